@@ -1,0 +1,126 @@
+"""What a model is made of. Frozen and validated: an unknown key is an error, not a surprise.
+
+Defaults are the published sizes (Appendix F, and conf/ of the published code).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_type_hints
+
+from cdvae_core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """DimeNet++ over the CrystalNN multigraph (F.3)."""
+
+    hidden: int = 128
+    blocks: int = 4
+    int_emb: int = 64
+    basis_emb: int = 8
+    out_emb: int = 256
+    num_spherical: int = 7
+    num_radial: int = 6
+    cutoff: float = 7.0
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """GemNet over the periodic KNN graph (F.2, F.3)."""
+
+    hidden: int = 128
+    blocks: int = 3
+    neighbours: int = 20
+    cutoff: float = 7.0
+    num_spherical: int = 7
+    num_radial: int = 128
+    basis_emb: int = 16
+    triplet_emb: int = 64
+    quadruplets: bool = False
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The two geometric sequences of noise levels (D.3), from the first to the last."""
+
+    levels: int = 50
+    sigma_first: float = 10.0  # Å
+    sigma_last: float = 0.01  # Å
+    type_sigma_first: float = 5.0
+    type_sigma_last: float = 0.01
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms, as published."""
+
+    num_atoms: float = 1.0
+    lattice: float = 10.0
+    composition: float = 1.0
+    coordinates: float = 10.0
+    types: float = 1.0
+    kl: float = 0.01
+    prop: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that the shape of the weights and the meaning of the outputs depend on."""
+
+    latent_dim: int = 256
+    head_hidden: int = 256
+    max_atoms: int = 20
+    prop: str | None = None
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("latent_dim", "head_hidden", "max_atoms"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if not 1 <= self.decoder.neighbours <= 64:
+            raise ConfigError(f"decoder.neighbours is {self.decoder.neighbours}, not 1 to 64")
+
+
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
+    """A (nested) config dataclass from plain values.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has another type than the field.
+    """
+    hints = get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(
+                f"unknown key '{where}{key}'; known here: {', '.join(sorted(known))}"
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"'{where}{key}' is {value!r}, but must be a section of keys")
+            made[key] = from_dict(hints[key], value, f"{where}{key}.")  # type: ignore[arg-type]
+        else:
+            made[key] = _checked(hints[key], value, where + key)
+    return cls(**made)
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    """The value as the field's type, where the change loses nothing (1 -> 1.0)."""
+    allowed = getattr(hint, "__args__", (hint,))
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) and bool not in allowed:
+        raise ConfigError(f"'{where}' is {value!r}, but must be {hint}")
+    if isinstance(value, tuple(t for t in allowed if isinstance(t, type))):
+        return value
+    raise ConfigError(f"'{where}' is {value!r}, but must be of type {getattr(hint, '__name__', hint)}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    return dataclasses.asdict(config)

@@ -1,0 +1,139 @@
+"""The training objective (Eq. 2 and the losses of D.1, D.2 and G.3) as one pure function.
+
+What is chosen where paper and published code differ: one noise level per crystal and step stands
+for the sum over levels; coordinates and types get independent levels (see `noise`); as published,
+the coordinate term is a mean over atoms of |s_X - d_min / sigma_x|^2 / 2 summed over x, y, z; the
+type term is divided by sigma_a; no gradient flows from the noise into the predicted composition;
+the property is predicted from a sampled z. While `teacher_forcing` holds, noise is added in the
+true lattice; afterwards in the predicted one, but the displacement is measured in the true one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cdvae_core.config import LossWeights
+from cdvae_core.crystal import CrystalBatch
+from cdvae_core.graph import MultiGraph
+from cdvae_core.model import CDVAE, Aggregates
+from cdvae_core.noise import (
+    coordinate_sigmas,
+    perturb_coordinates,
+    perturb_types,
+    score_target,
+    type_sigmas,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Every term by itself, before its weight; each a scalar."""
+
+    num_atoms: Tensor
+    lattice: Tensor
+    composition: Tensor
+    coordinates: Tensor
+    types: Tensor
+    kl: Tensor
+    prop: Tensor
+
+    def total(self, weights: LossWeights) -> Tensor:
+        terms = [getattr(self, f.name) * getattr(weights, f.name) for f in fields(self)]
+        return torch.stack(terms).sum()
+
+    def denoising(self, weights: LossWeights) -> Tensor:
+        """The decoder's part, the figure that the published code validates by."""
+        return self.coordinates * weights.coordinates + self.types * weights.types
+
+
+def losses(
+    model: CDVAE,
+    crystals: CrystalBatch,
+    graph: MultiGraph,
+    prop: Tensor,
+    generator: torch.Generator,
+    *,
+    teacher_forcing: bool = True,
+) -> Losses:
+    """All terms for one batch.
+
+    Args:
+        crystals: clean crystals.
+        graph: their CrystalNN multigraph.
+        prop: `[crystals]`, the property in its unit, NaN where it is not known.
+        generator: draws z, the levels and the noise; on the model's device.
+        teacher_forcing: noise in the true lattice rather than the predicted one.
+    """
+    mu, logvar = model.encode(crystals, graph)
+    normal = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    z = mu + (0.5 * logvar).exp() * normal
+    aggregates = model.aggregates(z)
+    coordinates, types = _denoising(model, z, crystals, aggregates, generator, teacher_forcing)
+    kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(-1).mean()
+    standard = model.scalers.standard_lattice(crystals.lattice, crystals.num_atoms)
+    return Losses(
+        num_atoms=functional.cross_entropy(aggregates.num_atoms.float(), crystals.num_atoms),
+        lattice=functional.mse_loss(aggregates.lattice.float(), standard),
+        composition=_composition(crystals, aggregates),
+        coordinates=coordinates,
+        types=types,
+        kl=kl.float(),
+        prop=_property(model, z, prop),
+    )
+
+
+def _denoising(
+    model: CDVAE,
+    z: Tensor,
+    crystals: CrystalBatch,
+    aggregates: Aggregates,
+    generator: torch.Generator,
+    teacher_forcing: bool,
+) -> tuple[Tensor, Tensor]:
+    """The two terms of Eq. 2 at one random level each."""
+    config, device = model.config.noise, crystals.num_atoms.device
+    level = torch.randint(
+        config.levels, (2, crystals.num_crystals), generator=generator, device=device
+    )
+    sigma_x = coordinate_sigmas(config).to(device)[level[0]].to(crystals.frac_coords.dtype)
+    sigma_a = type_sigmas(config).to(device)[level[1]]
+    noised = crystals
+    if not teacher_forcing:
+        predicted = model.lattice(aggregates.lattice.detach().float(), crystals.num_atoms)
+        noised = crystals.replace(lattice=predicted.to(crystals.lattice.dtype))
+    frac = perturb_coordinates(noised, sigma_x, generator)
+    composition = aggregates.composition.detach().float().softmax(-1)
+    numbers = perturb_types(crystals, composition, sigma_a, generator)
+    score = model.score(z, noised.replace(frac_coords=frac, atomic_numbers=numbers))
+    error = (score.vectors - score_target(crystals, frac, sigma_x)).square().sum(-1) / 2
+    surprise = functional.cross_entropy(
+        score.types.float(), crystals.atomic_numbers - 1, reduction="none"
+    )
+    surprise = surprise / sigma_a[crystals.crystal_of_atom]
+    return _mean_over_crystals(error, crystals), _mean_over_crystals(surprise, crystals)
+
+
+def _mean_over_crystals(per_atom: Tensor, crystals: CrystalBatch) -> Tensor:
+    """The mean over atoms of each crystal, then over crystals: a big cell counts no more."""
+    share = 1 / crystals.num_atoms[crystals.crystal_of_atom]
+    return (per_atom * share).sum() / crystals.num_crystals
+
+
+def _composition(crystals: CrystalBatch, aggregates: Aggregates) -> Tensor:
+    """Cross entropy between the true and the predicted composition (D.2)."""
+    log_c = aggregates.composition.float().log_softmax(-1)
+    element = crystals.atomic_numbers - 1
+    return _mean_over_crystals(-log_c[crystals.crystal_of_atom, element], crystals)
+
+
+def _property(model: CDVAE, z: Tensor, prop: Tensor) -> Tensor:
+    """Mean squared error of the standardised property over the crystals that have one."""
+    known = ~prop.isnan()
+    if model.fc_property is None or not bool(known.any()):
+        return z.new_zeros((), dtype=torch.float32)
+    wanted = model.scalers.standard_prop(prop[known]).float()
+    return functional.mse_loss(model.fc_property(z)[known, 0].float(), wanted)

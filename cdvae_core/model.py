@@ -1,0 +1,149 @@
+"""CDVAE: crystals to latents, latents to aggregates, and the score of a noisy crystal (D.1 - D.3).
+
+    encode      PGNN_ENC(M) -> mu, log variance of q(z | M)
+    aggregates  MLP_AGG(z) -> number of atoms N, lattice L, composition c
+    score       PGNN_DEC(M~ | z) -> s_X(M~ | z) and p_A(M~ | z)
+    property    F(z), trained jointly (G.3)
+
+No loops and no files here: `losses` trains it, `langevin` samples from it, `checkpoint` keeps it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cdvae_core.config import ModelConfig
+from cdvae_core.crystal import MAX_ATOMIC_NUMBER, CrystalBatch
+from cdvae_core.graph import MultiGraph, PeriodicImages, knn_graph
+from cdvae_core.lattice import parameters_to_matrix
+from cdvae_core.nn.dimenet import DimeNetPlusPlus
+from cdvae_core.nn.gemnet import GemNet
+from cdvae_core.scalers import Scalers
+
+_SHORTEST_LENGTH = 0.8  # Å per cube root of an atom; a predicted length is never below it
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregates:
+    """What MLP_AGG says of a crystal as a whole.
+
+    Attributes:
+        num_atoms: `[crystals, max_atoms + 1]`, logits of N = 0, 1, ...
+        lattice: `[crystals, 6]`, standardised lengths / N^(1/3) and angles.
+        composition: `[crystals, 100]`, logits of the elements.
+    """
+
+    num_atoms: Float[Tensor, "crystals sizes"]
+    lattice: Float[Tensor, "crystals 6"]
+    composition: Float[Tensor, "crystals elements"]
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """The decoder's answer.
+
+    Attributes:
+        vectors: `[atoms, 3]`, the raw output, without unit: times sigma_x it is the displacement
+            in Å towards the clean crystal, divided by sigma_x the score s_X(M~ | z; sigma).
+        types: `[atoms, 100]`, logits of the true elements.
+    """
+
+    vectors: Float[Tensor, "atoms 3"]
+    types: Float[Tensor, "atoms elements"]
+
+
+def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
+class CDVAE(nn.Module):
+    """The whole model.
+
+    Args:
+        config: sizes and noise levels.
+        scalers: how the lattice and the property were standardised.
+    """
+
+    def __init__(self, config: ModelConfig, scalers: Scalers | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.scalers = scalers or Scalers()
+        enc, latent, hidden = config.encoder, config.latent_dim, config.head_hidden
+        self.encoder = DimeNetPlusPlus(**vars(enc), out_dim=latent)
+        self.fc_mu = nn.Linear(latent, latent)
+        self.fc_logvar = nn.Linear(latent, latent)
+        self.fc_num_atoms = _mlp(latent, hidden, config.max_atoms + 1)
+        self.fc_lattice = _mlp(latent, hidden, 6)
+        self.fc_composition = _mlp(latent, hidden, MAX_ATOMIC_NUMBER)
+        self.fc_property = _mlp(latent, hidden, 1) if config.prop else None
+        self.decoder = GemNet(config.decoder, latent)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> CDVAE:
+        """A trained model from its folder, in evaluation mode. See `checkpoint.load`."""
+        from cdvae_core.checkpoint import load
+
+        return load(path, device)
+
+    def save(self, path: str | Path) -> None:
+        """Weights and configuration into a folder. See `checkpoint.save`."""
+        from cdvae_core.checkpoint import save
+
+        save(self, path)
+
+    def encode(
+        self, crystals: CrystalBatch, graph: MultiGraph
+    ) -> tuple[Float[Tensor, "crystals latent"], Float[Tensor, "crystals latent"]]:
+        """mu and log variance of q(z | M)."""
+        pooled = self.encoder(crystals, graph)
+        return self.fc_mu(pooled), self.fc_logvar(pooled)
+
+    def aggregates(self, z: Float[Tensor, "crystals latent"]) -> Aggregates:
+        return Aggregates(self.fc_num_atoms(z), self.fc_lattice(z), self.fc_composition(z))
+
+    def lattice(
+        self, standardised: Float[Tensor, "crystals 6"], num_atoms: Int[Tensor, " crystals"]
+    ) -> Float[Tensor, "crystals 3 3"]:
+        """The cell, in Å, that six standardised parameters mean for crystals of N atoms."""
+        values = self.scalers.lattice_from_standard(standardised)
+        lengths = values[:, :3].clamp_min(_SHORTEST_LENGTH) * num_atoms[:, None] ** (1 / 3)
+        return parameters_to_matrix(lengths, values[:, 3:].clamp(30, 150))
+
+    def score(
+        self,
+        z: Float[Tensor, "crystals latent"],
+        crystals: CrystalBatch,
+        images: PeriodicImages | None = None,
+    ) -> Score:
+        """s_X and p_A of noisy crystals, given the latent of the clean ones.
+
+        Args:
+            images: the periodic images of these lattices, where they are already known.
+        """
+        decoder = self.config.decoder
+        graph = knn_graph(crystals, decoder.neighbours, decoder.cutoff, images)
+        latent = self.decoder.embed_latent(z)[crystals.crystal_of_atom]
+        return Score(*self.decoder(latent, crystals.atomic_numbers, graph))
+
+    def predict_property(self, z: Float[Tensor, "crystals latent"]) -> Float[Tensor, " crystals"]:
+        """F(z), in the property's own unit.
+
+        Raises:
+            RuntimeError: the model was trained without a property.
+        """
+        if self.fc_property is None:
+            raise RuntimeError("this model was trained without a property (config.prop is null)")
+        return self.scalers.prop_from_standard(self.fc_property(z)[:, 0])
+
+    @property
+    def device(self) -> torch.device:
+        return self.fc_mu.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.fc_mu.weight.dtype

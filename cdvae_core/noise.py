@@ -1,0 +1,119 @@
+"""How crystals are corrupted, and what the decoder is asked to undo (D.3, D.4).
+
+    sigma_x     noise of the coordinates, Å: X~ = X + sigma_x eps
+    sigma_a     noise of the types: A~ is drawn from (p_A + sigma_a p_c) / (1 + sigma_a)
+    d_min       the shortest periodic displacement from X~ back to X
+
+The two levels of a crystal are drawn independently, as in the published code and unlike Eq. 2,
+which ties them: during sampling the types settle long before the coordinates do, and a decoder
+that never saw right types on far-off coordinates would be lost there.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cdvae_core.config import NoiseConfig
+from cdvae_core.crystal import CrystalBatch
+from cdvae_core.lattice import ReducedCell, minimum_image, minkowski_reduce, wrap
+
+
+def geometric(first: float, last: float, levels: int) -> Float[Tensor, " levels"]:
+    """A geometric sequence from `first` to `last`, both included."""
+    exponent = torch.linspace(0, 1, levels, dtype=torch.float64)
+    return (first * (last / first) ** exponent).float()
+
+
+def coordinate_sigmas(config: NoiseConfig) -> Float[Tensor, " levels"]:
+    """sigma_x of every level, Å, falling."""
+    return geometric(config.sigma_first, config.sigma_last, config.levels)
+
+
+def type_sigmas(config: NoiseConfig) -> Float[Tensor, " levels"]:
+    """sigma_a of every level, falling."""
+    return geometric(config.type_sigma_first, config.type_sigma_last, config.levels)
+
+
+def perturb_coordinates(
+    crystals: CrystalBatch,
+    sigma: Float[Tensor, " crystals"],
+    generator: torch.Generator,
+) -> Float[Tensor, "atoms 3"]:
+    """Fractional coordinates after Gaussian noise of sigma Å, wrapped into the cell."""
+    of_atom = crystals.crystal_of_atom
+    noise = torch.randn(
+        crystals.frac_coords.shape,
+        generator=generator,
+        dtype=crystals.frac_coords.dtype,
+        device=crystals.frac_coords.device,
+    )
+    cart = noise * sigma[of_atom, None]
+    to_frac = torch.linalg.inv(crystals.lattice)
+    return wrap(crystals.frac_coords + torch.einsum("ai,aij->aj", cart, to_frac[of_atom]))
+
+
+def score_target(
+    crystals: CrystalBatch,
+    noisy_frac_coords: Float[Tensor, "atoms 3"],
+    sigma: Float[Tensor, " crystals"],
+    cell: ReducedCell | None = None,
+) -> Float[Tensor, "atoms 3"]:
+    """d_min(X, X~) / sigma_x, the target of the raw decoder output (Eq. 2).
+
+    Args:
+        crystals: the clean crystals; their lattice measures the displacement.
+        noisy_frac_coords: in that lattice.
+        sigma: Å.
+        cell: reduced basis of the lattices, if it is at hand.
+    """
+    cell = cell or minkowski_reduce(crystals.lattice)
+    of_atom = crystals.crystal_of_atom
+    shortest = minimum_image(crystals.frac_coords - noisy_frac_coords, cell, of_atom)
+    return shortest / sigma[of_atom, None]
+
+
+def perturb_types(
+    crystals: CrystalBatch,
+    composition: Float[Tensor, "crystals elements"],
+    sigma: Float[Tensor, " crystals"],
+    generator: torch.Generator,
+) -> Int[Tensor, " atoms"]:
+    """Atomic numbers, each kept with probability 1 / (1 + sigma), else drawn from a composition.
+
+    Args:
+        crystals: the clean crystals.
+        composition: probabilities of the elements 1 ... 100, predicted from z.
+        sigma: sigma_a of each crystal.
+    """
+    of_atom = crystals.crystal_of_atom
+    device = of_atom.device
+    keep, draw = torch.rand(2, len(of_atom), generator=generator, device=device)
+    cumulative = composition.float().cumsum(-1)[of_atom]
+    drawn = torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:])[:, 0] + 1
+    drawn = drawn.clamp_max(composition.shape[-1])
+    kept = keep < 1 / (1 + sigma[of_atom])
+    return torch.where(kept, crystals.atomic_numbers, drawn)
+
+
+def draw_composition(
+    composition: Float[Tensor, "crystals elements"],
+    num_atoms: Int[Tensor, " crystals"],
+    generator: torch.Generator,
+) -> Int[Tensor, " atoms"]:
+    """N atoms per crystal whose counts follow the composition as closely as whole numbers can.
+
+    Systematic sampling: the N points (u + i) / N, with one random u per crystal, are looked up in
+    the cumulative composition. Each element gets N c rounded down or up, N c on average.
+    """
+    device = composition.device
+    index = torch.arange(len(num_atoms), device=device)
+    of_atom = torch.repeat_interleave(index, num_atoms)
+    first = (num_atoms.cumsum(0) - num_atoms)[of_atom]
+    place = torch.arange(len(of_atom), device=device) - first
+    offset = torch.rand(len(num_atoms), generator=generator, device=device)
+    point = (place + offset[of_atom]) / num_atoms[of_atom]
+    cumulative = composition.float().cumsum(-1)[of_atom]
+    drawn = torch.searchsorted(cumulative, point[:, None] * cumulative[:, -1:])[:, 0] + 1
+    return drawn.clamp_max(composition.shape[-1])
