@@ -98,9 +98,7 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     made: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise ConfigError(
-                f"unknown key '{where}{key}'; known here: {', '.join(sorted(known))}"
-            )
+            raise ConfigError(f"unknown key '{where}{key}'; known here: {', '.join(sorted(known))}")
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 raise ConfigError(f"'{where}{key}' is {value!r}, but must be a section of keys")
@@ -119,7 +117,9 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"'{where}' is {value!r}, but must be {hint}")
     if isinstance(value, tuple(t for t in allowed if isinstance(t, type))):
         return value
-    raise ConfigError(f"'{where}' is {value!r}, but must be of type {getattr(hint, '__name__', hint)}")
+    raise ConfigError(
+        f"'{where}' is {value!r}, but must be of type {getattr(hint, '__name__', hint)}"
+    )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

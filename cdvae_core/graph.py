@@ -67,7 +67,10 @@ class PeriodicImages:
 
 
 def periodic_images(
-    lattice: Float[Tensor, "crystals 3 3"], num_atoms: Int[Tensor, " crystals"], k: int, cutoff: float
+    lattice: Float[Tensor, "crystals 3 3"],
+    num_atoms: Int[Tensor, " crystals"],
+    k: int,
+    cutoff: float,
 ) -> PeriodicImages:
     """Images within reach of the (k+1)-th neighbour or of the cutoff, whichever is nearer.
 

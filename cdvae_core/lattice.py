@@ -35,9 +35,7 @@ def parameters_to_matrix(
     zero = torch.zeros_like(a)
     rows = [
         torch.stack([a * beta.sin(), zero, a * beta.cos()], -1),
-        torch.stack(
-            [-b * alpha.sin() * cos_star, b * alpha.sin() * sin_star, b * alpha.cos()], -1
-        ),
+        torch.stack([-b * alpha.sin() * cos_star, b * alpha.sin() * sin_star, b * alpha.cos()], -1),
         torch.stack([zero, zero, c], -1),
     ]
     return torch.stack(rows, -2)

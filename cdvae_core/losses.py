@@ -58,6 +58,7 @@ def losses(
     generator: torch.Generator,
     *,
     teacher_forcing: bool = True,
+    noise_draws: int = 1,
 ) -> Losses:
     """All terms for one batch.
 
@@ -67,12 +68,20 @@ def losses(
         prop: `[crystals]`, the property in its unit, NaN where it is not known.
         generator: draws z, the levels and the noise; on the model's device.
         teacher_forcing: noise in the true lattice rather than the predicted one.
+        noise_draws: noisy copies of each crystal, which share one encoding.
     """
     mu, logvar = model.encode(crystals, graph)
     normal = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
     z = mu + (0.5 * logvar).exp() * normal
     aggregates = model.aggregates(z)
-    coordinates, types = _denoising(model, z, crystals, aggregates, generator, teacher_forcing)
+    coordinates, types = _denoising(
+        model,
+        z.repeat(noise_draws, 1),
+        crystals.repeat(noise_draws),
+        aggregates.repeat(noise_draws),
+        generator,
+        teacher_forcing,
+    )
     kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(-1).mean()
     standard = model.scalers.standard_lattice(crystals.lattice, crystals.num_atoms)
     return Losses(
@@ -132,8 +141,9 @@ def _composition(crystals: CrystalBatch, aggregates: Aggregates) -> Tensor:
 
 def _property(model: CDVAE, z: Tensor, prop: Tensor) -> Tensor:
     """Mean squared error of the standardised property over the crystals that have one."""
-    known = ~prop.isnan()
-    if model.fc_property is None or not bool(known.any()):
+    if model.fc_property is None:
         return z.new_zeros((), dtype=torch.float32)
-    wanted = model.scalers.standard_prop(prop[known]).float()
-    return functional.mse_loss(model.fc_property(z)[known, 0].float(), wanted)
+    known = ~prop.isnan()
+    wanted = model.scalers.standard_prop(prop.nan_to_num()).float()
+    square = (model.fc_property(z)[:, 0].float() - wanted).square()
+    return torch.where(known, square, 0.0).sum() / known.sum().clamp_min(1)

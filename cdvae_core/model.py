@@ -42,6 +42,10 @@ class Aggregates:
     lattice: Float[Tensor, "crystals 6"]
     composition: Float[Tensor, "crystals elements"]
 
+    def repeat(self, times: int) -> Aggregates:
+        """The same crystals several times over."""
+        return Aggregates(*(values.repeat(times, 1) for values in vars(self).values()))
+
 
 @dataclass(frozen=True, eq=False)
 class Score:

@@ -62,7 +62,9 @@ class Scalers:
     def standard_prop(self, prop: Float[Tensor, " crystals"]) -> Float[Tensor, " crystals"]:
         return (prop - self.prop_mean) / self.prop_std
 
-    def prop_from_standard(self, standard: Float[Tensor, " crystals"]) -> Float[Tensor, " crystals"]:
+    def prop_from_standard(
+        self, standard: Float[Tensor, " crystals"]
+    ) -> Float[Tensor, " crystals"]:
         return standard * self.prop_std + self.prop_mean
 
 

@@ -101,11 +101,11 @@ class TripletInteraction(nn.Module):
     def forward(self, m: Tensor, basis: EdgeBasis, graph: KnnGraph) -> Tensor:
         atoms, k, _ = m.shape
         x = activate(self.of_message(m))
-        x = self.scale_radius(x * self.of_radius(basis.triplet), x)
+        x = self.scale_radius(x * self.of_radius(basis.triplet))
         x = activate(self.down(x))
         inner = x.shape[-1]
         mixed = torch.bmm(basis.angular.to(x.dtype), x).view(atoms, k, -1)
-        mixed = self.scale_sum(self.bilinear(mixed), x)
+        mixed = self.scale_sum(self.bilinear(mixed))
         reverse = mixed.view(atoms * k, inner)[graph.reverse]
         reverse = reverse * graph.reverse_envelope[..., None].to(reverse.dtype)
         return (activate(self.up_same(mixed)) + activate(self.up_reverse(reverse))) * HALF
@@ -122,7 +122,7 @@ class AtomUpdate(nn.Module):
         self.residuals = nn.Sequential(*(Residual(config.hidden) for _ in range(3)))
 
     def forward(self, m: Tensor, radial: Tensor) -> Tensor:
-        x = self.scale((m * self.of_radius(radial)).sum(1), m)
+        x = self.scale((m * self.of_radius(radial)).sum(1))
         return self.residuals(activate(self.dense(x)))
 
 
@@ -140,6 +140,7 @@ class InteractionBlock(nn.Module):
         self.atom_update = AtomUpdate(config)
         self.edge_embedding = EdgeEmbedding(width, width, width)
         self.edge_residual = Residual(width)
+        self.scale_atoms, self.scale_edges = Scale(), Scale()
 
     def forward(
         self, h: Tensor, m: Tensor, basis: EdgeBasis, graph: KnnGraph
@@ -147,11 +148,10 @@ class InteractionBlock(nn.Module):
         x = (activate(self.skip(m)) + self.triplets(m, basis, graph)) * HALF
         if self.quadruplets is not None:
             x = (x + self.quadruplets(m, basis.triplet, graph)) * HALF
-        m = (m + self.before_skip(x)) * HALF
-        m = self.after_skip(m)
-        h = (h + self.atom_update(m, basis.atom)) * HALF
+        m = self.after_skip((m + self.before_skip(x)) * HALF)
+        h = self.scale_atoms(h + self.atom_update(m, basis.atom))
         x = self.edge_residual(self.edge_embedding(h, m, graph.neighbour))
-        return h, (m + x) * HALF
+        return h, self.scale_edges(m + x)
 
 
 class OutputBlock(nn.Module):
@@ -167,7 +167,7 @@ class OutputBlock(nn.Module):
         self.force = linear(width, 1)
 
     def forward(self, m: Tensor, radial: Tensor) -> Tensor:
-        x = self.scale(m * self.of_radius(radial), m)
+        x = self.scale(m * self.of_radius(radial))
         return self.force(self.residuals(activate(self.dense(x))))[..., 0]
 
 
@@ -189,6 +189,7 @@ class GemNet(nn.Module):
         self.edge_embedding = EdgeEmbedding(width, config.num_radial, width)
         self.blocks = nn.ModuleList(InteractionBlock(config) for _ in range(config.blocks))
         self.outputs = nn.ModuleList(OutputBlock(config) for _ in range(config.blocks + 1))
+        self.scale_score = Scale()
         self.types = nn.Linear(width, MAX_ATOMIC_NUMBER)
 
     def forward(
@@ -212,7 +213,7 @@ class GemNet(nn.Module):
             h, m = block(h, m, basis, graph)
             push = push + output(m, basis.force)
         score = (push.to(graph.direction.dtype)[..., None] * graph.direction).sum(1)
-        return score, self.types(h)
+        return self.scale_score(score), self.types(h)
 
     def embed_latent(self, z: Float[Tensor, "crystals latent"]) -> Tensor:
         """z's share of the first atom embedding, `[crystals, hidden]`; constant in a trajectory."""

@@ -44,10 +44,10 @@ class Residual(nn.Module):
 
 
 class Scale(nn.Module):
-    """A constant factor that gives its input the variance of a reference.
+    """A constant factor that gives its input a root mean square of one.
 
-    GemNet fits these factors before training; `fit` does so in one forward pass, in which every
-    factor is set before the layers behind it run.
+    GemNet fits such factors before training; `GemNet.fit_scales` does it in one forward pass, in
+    which every factor is set before the layers behind it run.
     """
 
     factor: Tensor
@@ -57,10 +57,9 @@ class Scale(nn.Module):
         self.register_buffer("factor", torch.ones(()))
         self.fitting = False
 
-    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if self.fitting:
-            spread, wanted = x.detach().float().var(), reference.detach().float().var()
-            self.factor.copy_((wanted / spread.clamp_min(1e-12)).sqrt())
+            self.factor.copy_(x.detach().float().square().mean().clamp_min(1e-12).rsqrt())
         return x * self.factor
 
 
@@ -88,8 +87,6 @@ def legendre(cosine: Tensor, degrees: int, dim: int) -> Tensor:
     """
     values = [torch.ones_like(cosine), cosine]
     for degree in range(2, degrees):
-        values.append(
-            ((2 * degree - 1) * cosine * values[-1] - (degree - 1) * values[-2]) / degree
-        )
+        values.append(((2 * degree - 1) * cosine * values[-1] - (degree - 1) * values[-2]) / degree)
     norms = [math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(degrees)]
     return torch.stack([v * n for v, n in zip(values[:degrees], norms, strict=True)], dim)

@@ -52,7 +52,7 @@ class QuadrupletInteraction(nn.Module):
         """Args: m `[atoms, K, hidden]`; radial, the triplet basis `[atoms, K, basis]`."""
         atoms, k, _ = m.shape
         x = activate(self.of_message(m))
-        x = self.scale_far(x * self.of_far_radius(radial), x)
+        x = self.scale_far(x * self.of_far_radius(radial))
         x = activate(self.down(x))  # [b, d, inner], zero where d leaves b
         y = harmonics(graph.direction).to(x.dtype)
         moment = torch.einsum("bdy,bdf->byf", y, x)
@@ -61,7 +61,7 @@ class QuadrupletInteraction(nn.Module):
         back = harmonics(-graph.direction).to(x.dtype)
         near = self.of_near_radius(radial)  # zero where b leaves a
         seen = moment[graph.neighbour] - back[..., None] * own[:, :, None]
-        seen = self.scale_near(seen * near[:, :, None], x)  # [a, b, y, inner]
+        seen = self.scale_near(seen * near[:, :, None])  # [a, b, y, inner]
         cosine = graph.direction @ graph.direction.transpose(1, 2)
         other = 1 - torch.eye(k, device=cosine.device, dtype=cosine.dtype)
         angle = legendre(cosine, self.degrees, dim=2) * other[:, None]
@@ -71,4 +71,4 @@ class QuadrupletInteraction(nn.Module):
         turned = swept * y[:, :, None, :, None]
         by_degree = [part.sum(3) for part in turned.split([1, 3, 5], dim=3)]
         mixed = torch.stack(by_degree, 3).flatten(2)
-        return activate(self.up(self.scale_sum(self.mix(mixed), x)))
+        return activate(self.up(self.scale_sum(self.mix(mixed))))

@@ -1,0 +1,134 @@
+"""A trained model in a folder: `model.safetensors`, `config.json` and `card.md`.
+
+Nothing is unpickled. `config.json` holds what the weights mean: the model's configuration, its
+scalers, noise schedules and element list, the fingerprint of the data, the version of this code
+and the seed. Files are written beside their place and renamed, so a folder is never half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cdvae_core import __version__
+from cdvae_core.config import ModelConfig, from_dict, to_dict
+from cdvae_core.crystal import SYMBOLS
+from cdvae_core.errors import CheckpointError, ConfigError
+from cdvae_core.model import CDVAE
+from cdvae_core.scalers import Scalers
+
+FORMAT = 1
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+def save(model: CDVAE, path: str | Path, provenance: dict[str, Any] | None = None) -> None:
+    """Write weights and configuration.
+
+    Args:
+        path: the folder; made if it is not there.
+        provenance: what else should be known of the model (dataset, fingerprint, seed, epochs...).
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {**getattr(model, "provenance", {}), **(provenance or {})}
+    config = {
+        "format": FORMAT,
+        "code_version": __version__,
+        "model": to_dict(model.config),
+        "scalers": asdict(model.scalers),
+        "elements": SYMBOLS[1:],
+        "provenance": known,
+    }
+    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    _replace(folder / _WEIGHTS, lambda target: save_file(weights, target))
+    text = json.dumps(config, indent=2) + "\n"
+    _replace(folder / _CONFIG, lambda target: Path(target).write_text(text, encoding="utf-8"))
+
+
+def load(path: str | Path, device: str = "cpu") -> CDVAE:
+    """Read a model, in evaluation mode; `model.provenance` is what was saved with it.
+
+    Raises:
+        CheckpointError: the folder is missing, damaged, truncated, foreign or of another version.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    try:
+        model_config = from_dict(ModelConfig, config["model"])
+        scalers = Scalers(**{k: _tuple(v) for k, v in config["scalers"].items()})
+    except (ConfigError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / _CONFIG} does not describe a model: {error}") from error
+    model = CDVAE(model_config, scalers)
+    try:
+        weights = load_file(folder / _WEIGHTS)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no {_WEIGHTS}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / _WEIGHTS} is damaged or truncated: {error}") from error
+    _fill(model, weights, folder)
+    model.provenance = config.get("provenance", {})  # type: ignore[assignment]
+    return model.to(device).eval()
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The parsed `config.json` of a checkpoint, without its weights.
+
+    Raises:
+        CheckpointError: it is missing, no JSON, foreign or of another version.
+    """
+    file = Path(path) / _CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{path} is no checkpoint: it has no {_CONFIG}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    if not isinstance(config, dict) or "format" not in config:
+        raise CheckpointError(f"{file} was not written by this project (it has no 'format')")
+    if config["format"] != FORMAT:
+        raise CheckpointError(
+            f"{file} has format {config['format']!r}, this version reads {FORMAT}; "
+            f"use the version of cdvae that wrote it ({config.get('code_version', 'unknown')})"
+        )
+    return config
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fill(model: CDVAE, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Weights into the model, where names and shapes agree exactly."""
+    wanted = model.state_dict()
+    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing or extra:
+        name, what = (missing[0], "lacks") if missing else (extra[0], "has an unknown")
+        raise CheckpointError(f"{folder / _WEIGHTS} does not fit its {_CONFIG}: it {what} '{name}'")
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{folder / _WEIGHTS}: '{name}' is {list(tensor.shape)}, "
+                f"its {_CONFIG} says {list(wanted[name].shape)}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{folder / _WEIGHTS}: '{name}' holds values that are not finite")
+    model.load_state_dict(weights)
+
+
+def _replace(target: Path, write: Any) -> None:
+    """Write a file beside its place, then rename it there."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""Latents to a folder of crystals: CIFs, one extxyz, and a manifest of how each came to be.
+
+Crystals are written as they come. `manifest.json` is rewritten, atomically, after each batch and
+names only what is there, so an interrupted run leaves a folder that can be used as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cdvae_core import __version__
+from cdvae_core.crystal import Crystal
+from cdvae_core.errors import ConfigError, StructureError
+from cdvae_core.langevin import LangevinStep, Schedule, sample
+from cdvae_core.model import CDVAE
+from cdvae_core.structures import to_ase, to_cif
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One decoded crystal.
+
+    Attributes:
+        name: of its files.
+        crystal: None where the result is no crystal at all; `problem` then says why.
+    """
+
+    name: str
+    crystal: Crystal | None
+    problem: str = ""
+
+
+@dataclass
+class Folder:
+    """The folder that a decoding run fills.
+
+    Args:
+        path: made if it is not there; must be empty.
+        settings: what the manifest says of the run.
+
+    Raises:
+        ConfigError: the folder holds something already.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(f"{self.path} is not empty; choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._manifest()
+
+    def latents(self, z: Tensor, names: Sequence[str]) -> None:
+        """Keep the latents that the run starts from, row by row in the order of names."""
+        save_file(
+            {"z": z.cpu().contiguous()},
+            self.path / "latents.safetensors",
+            {"names": "\n".join(names)},
+        )
+
+    def add(self, decoded: Sequence[Decoded]) -> None:
+        """Write a batch of crystals, then the manifest that names them."""
+        from ase.io import write
+
+        for item in decoded:
+            entry: dict[str, Any] = {"name": item.name}
+            if item.crystal is None:
+                entry["problem"] = item.problem
+            else:
+                entry |= {"cif": f"{item.name}.cif", "formula": item.crystal.formula}
+                (self.path / entry["cif"]).write_text(to_cif(item.crystal), encoding="utf-8")
+                atoms = to_ase(item.crystal)
+                atoms.info["name"] = item.name
+                write(self.path / "crystals.extxyz", atoms, format="extxyz", append=True)
+            self.entries.append(entry)
+        self._manifest()
+
+    def trajectory(self, names: Sequence[str], steps: Sequence[LangevinStep]) -> None:
+        """Write each crystal's way as `NAME.trajectory.extxyz`, one frame per step."""
+        from ase.io import write
+
+        frames: list[list[Any]] = [[] for _ in names]
+        for step in steps:
+            for place, crystal in enumerate(step.crystals.to_crystals()):
+                atoms = to_ase(crystal)
+                atoms.info |= {
+                    "level": step.level,
+                    "step": step.step,
+                    "sigma": step.sigma,
+                    "score_norm": float(step.score_norm[place]),
+                }
+                frames[place].append(atoms)
+        for name, images in zip(names, frames, strict=True):
+            write(self.path / f"{name}.trajectory.extxyz", images, format="extxyz")
+
+    def _manifest(self) -> None:
+        text = json.dumps({**self.settings, "crystals": self.entries}, indent=1)
+        temporary = self.path / ".manifest.json"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.path / "manifest.json")
+
+
+def settings(model_path: Path, schedule: Schedule, seed: int, **more: Any) -> dict[str, Any]:
+    """What the manifest of a decoding run says besides its crystals."""
+    return {
+        "checkpoint": str(model_path),
+        "code_version": __version__,
+        "seed": seed,
+        "schedule": asdict(schedule),
+        **more,
+    }
+
+
+def decode(
+    model: CDVAE,
+    z: Float[Tensor, "crystals latent"],
+    names: Sequence[str],
+    schedule: Schedule,
+    seed: int,
+    *,
+    num_atoms: Int[Tensor, " crystals"] | None = None,
+    batch_size: int = 128,
+    folder: Folder | None = None,
+    trajectory: bool = False,
+) -> Iterator[tuple[LangevinStep, list[Decoded]]]:
+    """Decode latents batch by batch.
+
+    Yields every Langevin step together with the crystals that are finished with it (none but at
+    the end of a batch). With the same seed, batch size and device the crystals are the same.
+
+    Args:
+        names: one per latent.
+        num_atoms: fixed N, instead of the predicted one.
+        folder: where crystals are written as they come.
+        trajectory: keep every step in the folder, too.
+    """
+    for number, first in enumerate(range(0, len(z), batch_size)):
+        part = slice(first, first + batch_size)
+        generator = torch.Generator(z.device).manual_seed(seed * 1_000_003 + number)
+        fixed = None if num_atoms is None else num_atoms[part]
+        kept: list[LangevinStep] = []
+        for step in sample(model, z[part], schedule=schedule, generator=generator, num_atoms=fixed):
+            if trajectory:
+                kept.append(step)
+            last = step.index == step.total - 1
+            done = _finished(step, names[part]) if last else []
+            if last and folder is not None:
+                folder.add(done)
+                if trajectory:
+                    folder.trajectory(names[part], kept)
+            yield step, done
+
+
+def _finished(step: LangevinStep, names: Sequence[str]) -> list[Decoded]:
+    """The last step's crystals, each by itself so that one bad one spoils no other."""
+    sizes = step.crystals.num_atoms.tolist()
+    numbers = step.crystals.atomic_numbers.cpu().split(sizes)
+    coords = step.crystals.frac_coords.double().cpu().split(sizes)
+    lattices = step.crystals.lattice.double().cpu()
+    done = []
+    for name, a, x, cell in zip(names, numbers, coords, lattices, strict=True):
+        try:
+            done.append(Decoded(name, Crystal(a.numpy(), x.numpy(), cell.numpy())))
+        except StructureError as error:
+            done.append(Decoded(name, None, str(error)))
+    return done

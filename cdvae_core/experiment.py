@@ -1,0 +1,130 @@
+"""One experiment: a dataset, a model, loss weights and a recipe, from a YAML file and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cdvae_core.config import LossWeights, ModelConfig, from_dict
+from cdvae_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        epochs: passes over the training split; the learning rate falls to its floor over them.
+        batch_size: crystals per optimiser step and process.
+        micro_batch: crystals that are computed at once; their gradients add up to the batch. On a
+            CPU a micro-batch that fits its cache is several times faster.
+        noise_draws: noisy copies of each crystal per encoding.
+        learning_rate, final_learning_rate: after the warm-up, and at the end of the cosine.
+        warmup_steps: optimiser steps over which the learning rate rises.
+        clip_norm: of the gradient.
+        ema_decay: of the averaged weights, which are what is saved and validated.
+        teacher_forcing_epochs: epochs in which noise is added in the true lattice; null for all.
+        validate_every: epochs between validations.
+        precision: "32-true", "bf16-mixed" or another of Lightning's.
+        matmul: "highest", or "high" for TF32 on a GPU.
+        max_skipped: steps with a non-finite gradient that are skipped before it is an error.
+        seed: of the weights, the order of crystals and the noise.
+    """
+
+    epochs: int = 1000
+    batch_size: int = 256
+    micro_batch: int = 32
+    noise_draws: int = 1
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5
+    warmup_steps: int = 200
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    teacher_forcing_epochs: int | None = None
+    validate_every: int = 5
+    precision: str = "32-true"
+    matmul: str = "highest"
+    max_skipped: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.micro_batch:
+            raise ConfigError(
+                f"recipe.batch_size {self.batch_size} is no multiple of "
+                f"recipe.micro_batch {self.micro_batch}"
+            )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that `cdvae train` needs to know.
+
+    Attributes:
+        dataset: a name in the registry, or a path to the user's own crystals.
+    """
+
+    dataset: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+def names() -> list[str]:
+    """The experiments in the package."""
+    folder = resources.files("cdvae_core") / "configs"
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
+
+
+def read(config: str, overrides: Sequence[str] = ()) -> Experiment:
+    """An experiment by its name in the package or the path of a YAML file.
+
+    Args:
+        overrides: `section.key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: no such experiment, no valid YAML, an unknown key or a wrong value.
+    """
+    values = _parse(config)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                f"'{override}' is no override; write key=value, as in recipe.epochs=10"
+            )
+        _set(values, key.split("."), yaml.safe_load(text), override)
+    if "dataset" not in values:
+        raise ConfigError(f"'{config}' names no dataset; add the line 'dataset: perov_like'")
+    return from_dict(Experiment, values)
+
+
+def _parse(config: str) -> dict[str, Any]:
+    packaged = resources.files("cdvae_core") / "configs" / f"{config}.yaml"
+    path = Path(config)
+    if config in names():
+        text = packaged.read_text(encoding="utf-8")
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        raise ConfigError(
+            f"no experiment '{config}': give a YAML file or one of {', '.join(names())}"
+        )
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{config}' is no valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"'{config}' holds no keys and values")
+    return values
+
+
+def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"'{override}': '{key}' is no section")
+    values[keys[-1]] = value

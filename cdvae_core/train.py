@@ -1,0 +1,377 @@
+"""Training, on Lightning: reads a preprocessed cache, needs neither pymatgen nor smact.
+
+Every draw of a step comes from a generator seeded by the recipe's seed and the step's number, and
+the order of crystals from the seed and the epoch's, so a resumed run repeats the losses of one that
+was never interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from cdvae_core.checkpoint import load as load_model
+from cdvae_core.crystal import CrystalBatch
+from cdvae_core.data.cache import CachedSplit, LabelledBatch, open_split
+from cdvae_core.errors import ConfigError, TrainingError
+from cdvae_core.experiment import Experiment
+from cdvae_core.graph import knn_graph
+from cdvae_core.losses import Losses, losses
+from cdvae_core.model import CDVAE
+from cdvae_core.noise import coordinate_sigmas, perturb_coordinates
+from cdvae_core.scalers import Scalers
+
+log = logging.getLogger(__name__)
+
+_STATE = "last.ckpt"
+_VALIDATION_SEED = 20211
+_SCALE_CRYSTALS = 64
+
+
+class Batches(Dataset):
+    """A split that hands out whole batches, assembled in one go."""
+
+    def __init__(self, split: CachedSplit, prop: str | None) -> None:
+        self.split, self.prop = split, prop
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, indices: list[int]) -> LabelledBatch:
+        return self.split.batch(indices, self.prop)
+
+
+class ResumableSampler(DistributedSampler):
+    """A fresh order each epoch; `skip` leaves out what an interrupted epoch has seen already."""
+
+    skip = 0
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(super().__iter__())[self.skip :]
+        self.skip = 0
+        return iter(order)
+
+
+def _same(batch: LabelledBatch) -> LabelledBatch:
+    return batch
+
+
+class Training(L.LightningModule):
+    """The training step, the optimiser, and what is kept of a run.
+
+    Args:
+        model: to be trained.
+        experiment: its recipe and loss weights.
+        train, val: splits of the cache.
+    """
+
+    def __init__(
+        self, model: CDVAE, experiment: Experiment, train: CachedSplit, val: CachedSplit
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.experiment, self.recipe = experiment, experiment.recipe
+        self.splits = {"train": train, "val": val}
+        self.skipped = 0
+        self.seconds = 0.0  # spent training, over all resumed parts
+        self._resume_skip = 0
+
+    def train_dataloader(self) -> DataLoader:
+        data = Batches(self.splits["train"], self.model.config.prop)
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        if len(data) // world < self.recipe.batch_size:
+            raise ConfigError(
+                f"recipe.batch_size {self.recipe.batch_size} exceeds the {len(data)} crystals of "
+                f"the training split on {world} process(es)"
+            )
+        sampler = ResumableSampler(data, world, rank, seed=self.recipe.seed, drop_last=True)
+        sampler.skip = self._resume_skip * self.recipe.micro_batch
+        per_step = self.recipe.batch_size
+        whole_steps = len(sampler) // per_step * per_step
+        sampler.num_samples = whole_steps  # the rest of an epoch is no whole step
+        sampler.total_size = whole_steps * world
+        return DataLoader(data, self.recipe.micro_batch, sampler=sampler, collate_fn=_same)
+
+    def val_dataloader(self) -> DataLoader:
+        data = Batches(self.splits["val"], self.model.config.prop)
+        return DataLoader(data, self.recipe.micro_batch, collate_fn=_same)
+
+    def transfer_batch_to_device(
+        self, batch: LabelledBatch, device: torch.device, dataloader_idx: int
+    ) -> LabelledBatch:
+        return batch.to(device)
+
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        step = self.trainer.fit_loop.total_batch_idx
+        record = self._losses(batch, self.recipe.seed + 1, step)
+        total = record.total(self.experiment.losses)
+        self._log("train", record, total, batch, on_step=True)
+        return total
+
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        record = self._losses(batch, _VALIDATION_SEED, batch_idx)
+        self._log("val", record, record.denoising(self.experiment.losses), batch, on_step=False)
+
+    def _losses(self, batch: LabelledBatch, seed: int, step: int) -> Losses:
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        generator = torch.Generator(self.device)
+        generator.manual_seed(seed * 1_000_000_007 + step * world + rank)
+        forced = self.recipe.teacher_forcing_epochs
+        return losses(
+            self.model,
+            batch.crystals,
+            batch.graph,
+            batch.prop,
+            generator,
+            teacher_forcing=forced is None or self.current_epoch < forced,
+            noise_draws=self.recipe.noise_draws,
+        )
+
+    def _log(
+        self, part: str, record: Losses, total: Tensor, batch: LabelledBatch, on_step: bool
+    ) -> None:
+        values = {f"{part}/{name}": value for name, value in asdict_tensors(record).items()}
+        self.log_dict(
+            values | {f"{part}/loss": total},
+            on_step=on_step,
+            on_epoch=not on_step,
+            batch_size=batch.crystals.num_crystals,
+            sync_dist=not on_step,
+        )
+        self.log(
+            "loss" if on_step else "val_loss",
+            total,
+            prog_bar=True,
+            logger=False,
+            on_step=on_step,
+            on_epoch=not on_step,
+            batch_size=batch.crystals.num_crystals,
+            sync_dist=not on_step,
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=self.recipe.learning_rate, weight_decay=0.0, fused=True
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: self._rate(s, total))
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _rate(self, step: int, total: int) -> float:
+        """Linear warm-up, then half a cosine to the floor, as a factor of the learning rate."""
+        recipe = self.recipe
+        if step < recipe.warmup_steps:
+            return (step + 1) / recipe.warmup_steps
+        done = (step - recipe.warmup_steps) / max(1, total - recipe.warmup_steps)
+        floor = recipe.final_learning_rate / recipe.learning_rate
+        return floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm; a step whose gradient is not finite is left out and counted."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        if bool(norm.isfinite()):
+            return
+        self.skipped += 1
+        log.warning("step %d: the gradient is not finite; step skipped", self.global_step)
+        if self.skipped > self.recipe.max_skipped:
+            raise TrainingError(
+                f"{self.skipped} steps had a gradient that is not finite; lower "
+                "recipe.learning_rate, or raise recipe.max_skipped to go on regardless"
+            )
+        optimizer.zero_grad(set_to_none=True)
+
+    def on_train_start(self) -> None:
+        self._since = time.monotonic()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        now = time.monotonic()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        checkpoint["cdvae"] = {"skipped": self.skipped, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped = checkpoint["cdvae"]["skipped"]
+        self.seconds = checkpoint["cdvae"]["seconds"]
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        if not progress["is_last_batch"]:
+            self._resume_skip = progress["current"]["completed"]
+
+
+def asdict_tensors(record: Losses) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in vars(record).items()}
+
+
+class Keeper(Callback):
+    """Writes the averaged weights after each validation, and the whole state at the end.
+
+    It stands before the averaging callback, so it sees the averaged weights in validation and
+    the current ones, still, when training ends.
+    """
+
+    def __init__(self, folder: Path, provenance: dict[str, Any]) -> None:
+        self.folder, self.provenance = folder, provenance
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: Training) -> None:
+        if not trainer.sanity_checking and trainer.is_global_zero:
+            self._save(trainer, module)
+
+    def on_train_end(self, trainer: L.Trainer, module: Training) -> None:
+        trainer.save_checkpoint(self.folder / _STATE)
+
+    def _save(self, trainer: L.Trainer, module: Training) -> None:
+        spent = module.seconds + time.monotonic() - module._since
+        progress = {
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "training_seconds": round(spent),
+            "skipped_steps": module.skipped,
+        }
+        module.model.save(self.folder / "model", self.provenance | progress)
+
+
+class FinalKeeper(Keeper):
+    """Writes the averaged weights once training has ended; it stands after the averaging."""
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: Training) -> None:
+        """Only the end concerns it."""
+
+    def on_train_end(self, trainer: L.Trainer, module: Training) -> None:
+        if trainer.is_global_zero:
+            self._save(trainer, module)
+
+
+def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) -> CDVAE:
+    """A new model for a dataset, its scalers fitted, its weights drawn or taken from `init`.
+
+    Raises:
+        ConfigError: the model cannot hold the dataset's crystals, or `init` has another shape.
+    """
+    config, seed = experiment.model, experiment.recipe.seed
+    largest = int(train.num_atoms.max())
+    if largest > config.max_atoms:
+        raise ConfigError(
+            f"model.max_atoms is {config.max_atoms}, but '{experiment.dataset}' has crystals of "
+            f"{largest} atoms; set model.max_atoms={largest}"
+        )
+    everything = train.batch(range(len(train)), config.prop)
+    scalers = Scalers.fit(everything.crystals, everything.prop)
+    if init is not None:
+        model = load_model(init)
+        if model.config != config:
+            raise ConfigError(f"{init} was made with another model section than this experiment's")
+        return model.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CDVAE(config, scalers)
+    _fit_scales(model, train, seed)
+    return model
+
+
+def _fit_scales(model: CDVAE, train: CachedSplit, seed: int) -> None:
+    """The decoder's constant factors, from one batch at every noise level."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(train), generator=generator)[:_SCALE_CRYSTALS].tolist()
+    crystals: CrystalBatch = train.batch(chosen, None).crystals
+    levels = coordinate_sigmas(model.config.noise)
+    drawn = torch.randint(len(levels), (crystals.num_crystals,), generator=generator)
+    frac = perturb_coordinates(crystals, levels[drawn], generator)
+    decoder = model.config.decoder
+    graph = knn_graph(crystals.replace(frac_coords=frac), decoder.neighbours, decoder.cutoff)
+    z = torch.randn(crystals.num_crystals, model.config.latent_dim, generator=generator)
+    latent = model.decoder.embed_latent(z)[crystals.crystal_of_atom].detach()
+    model.decoder.fit_scales(latent, crystals.atomic_numbers, graph)
+
+
+def train(
+    experiment: Experiment,
+    run: Path,
+    *,
+    max_time: timedelta | None = None,
+    resume: bool = False,
+    init: Path | None = None,
+    **trainer_options: Any,
+) -> Path:
+    """Train, and leave the averaged model in `run/model`, the state in `run/last.ckpt`.
+
+    Args:
+        run: folder of this run; logs go to `run/logs` (CSV and TensorBoard).
+        max_time: stop cleanly after it, with everything saved.
+        resume: go on from `run/last.ckpt`.
+        init: start from the weights of a checkpoint folder.
+        trainer_options: for `lightning.Trainer`, such as accelerator, devices, strategy.
+
+    Returns:
+        the folder of the model.
+
+    Raises:
+        ConfigError: nothing to resume, or settings that do not fit the dataset.
+        DatasetError: the dataset's cache is missing.
+        TrainingError: too many steps were not finite.
+    """
+    recipe = experiment.recipe
+    state = run / _STATE
+    if resume and not state.is_file():
+        raise ConfigError(f"there is nothing to resume in {run}: it has no {_STATE}")
+    if not resume and state.is_file():
+        raise ConfigError(f"{run} holds a run already: add --resume, or choose another --run")
+    torch.set_float32_matmul_precision(recipe.matmul)
+    train_split = open_split(experiment.dataset, "train")
+    val_split = open_split(experiment.dataset, "val")
+    model = build(experiment, train_split, init)
+    module = Training(model, experiment, train_split, val_split)
+    provenance = {
+        "dataset": experiment.dataset,
+        "data_fingerprint": train_split.fingerprint,
+        "data_note": train_split.note,
+        "train_crystals": len(train_split),
+        "seed": recipe.seed,
+        "recipe": asdict(recipe),
+        "loss_weights": asdict(experiment.losses),
+        "initialised_from": str(init) if init else None,
+    }
+    trainer = L.Trainer(
+        max_epochs=recipe.epochs,
+        max_time=max_time,
+        accumulate_grad_batches=recipe.batch_size // recipe.micro_batch,
+        check_val_every_n_epoch=recipe.validate_every,
+        precision=recipe.precision,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=20,
+        enable_model_summary=False,
+        logger=[CSVLogger(run, "logs", "csv"), TensorBoardLogger(run, "logs", "tensorboard")],
+        callbacks=[
+            Keeper(run, provenance),
+            EMAWeightAveraging(decay=recipe.ema_decay, use_buffers=False),
+            FinalKeeper(run, provenance),
+            ModelCheckpoint(
+                run,
+                "last",
+                train_time_interval=timedelta(minutes=5),
+                enable_version_counter=False,
+            ),
+        ],
+        **trainer_options,
+    )
+    trainer.fit(module, ckpt_path=state if resume else None, weights_only=True)
+    return run / "model"
