@@ -29,23 +29,17 @@ FORMAT = 1
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
-def save(model: CDVAE, path: str | Path, provenance: dict[str, Any] | None = None) -> None:
-    """Write weights and configuration.
-
-    Args:
-        path: the folder; made if it is not there.
-        provenance: what else should be known of the model (dataset, fingerprint, seed, epochs...).
-    """
+def save(model: CDVAE, path: str | Path) -> None:
+    """Write weights, configuration and provenance into a folder, which is made if need be."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    known = {**getattr(model, "provenance", {}), **(provenance or {})}
     config = {
         "format": FORMAT,
         "code_version": __version__,
         "model": to_dict(model.config),
         "scalers": asdict(model.scalers),
         "elements": SYMBOLS[1:],
-        "provenance": known,
+        "provenance": model.provenance,
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     _replace(folder / _WEIGHTS, lambda target: save_file(weights, target))
@@ -74,7 +68,7 @@ def load(path: str | Path, device: str = "cpu") -> CDVAE:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / _WEIGHTS} is damaged or truncated: {error}") from error
     _fill(model, weights, folder)
-    model.provenance = config.get("provenance", {})  # type: ignore[assignment]
+    model.provenance = config.get("provenance", {})
     return model.to(device).eval()
 
 

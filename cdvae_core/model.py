@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -71,12 +72,16 @@ class CDVAE(nn.Module):
     Args:
         config: sizes and noise levels.
         scalers: how the lattice and the property were standardised.
+
+    `provenance` says where the weights come from (dataset, fingerprint, recipe, epochs...); it is
+    saved and loaded with them.
     """
 
     def __init__(self, config: ModelConfig, scalers: Scalers | None = None) -> None:
         super().__init__()
         self.config = config
         self.scalers = scalers or Scalers()
+        self.provenance: dict[str, Any] = {}
         enc, latent, hidden = config.encoder, config.latent_dim, config.head_hidden
         self.encoder = DimeNetPlusPlus(**vars(enc), out_dim=latent)
         self.fc_mu = nn.Linear(latent, latent)

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cdvae_core.crystal import CrystalBatch
 from cdvae_core.lattice import matrix_to_parameters
 
 _SMALLEST_STD = 1e-5
@@ -34,9 +33,14 @@ class Scalers:
     prop_std: float = 1.0
 
     @classmethod
-    def fit(cls, crystals: CrystalBatch, prop: Float[Tensor, " crystals"]) -> Scalers:
+    def fit(
+        cls,
+        lattice: Float[Tensor, "crystals 3 3"],
+        num_atoms: Int[Tensor, " crystals"],
+        prop: Float[Tensor, " crystals"],
+    ) -> Scalers:
         """From the training split; crystals without a property (NaN) count for the lattice only."""
-        values = _scaled_parameters(crystals.lattice.double(), crystals.num_atoms)
+        values = _scaled_parameters(lattice.double(), num_atoms)
         known = prop[~prop.isnan()].double()
         mean, std = (known.mean(), known.std()) if len(known) > 1 else (0.0, 1.0)
         return cls(

@@ -11,14 +11,15 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -37,6 +38,7 @@ from cdvae_core.scalers import Scalers
 log = logging.getLogger(__name__)
 
 _STATE = "last.ckpt"
+_SECONDS_BETWEEN_STATES = 300
 _VALIDATION_SEED = 20211
 _SCALE_CRYSTALS = 64
 
@@ -86,7 +88,7 @@ class Training(L.LightningModule):
         self.experiment, self.recipe = experiment, experiment.recipe
         self.splits = {"train": train, "val": val}
         self.skipped = 0
-        self.seconds = 0.0  # spent training, over all resumed parts
+        self.seconds = 0.0  # spent in earlier parts of a resumed run
         self._resume_skip = 0
 
     def train_dataloader(self) -> DataLoader:
@@ -204,60 +206,77 @@ class Training(L.LightningModule):
     def on_train_start(self) -> None:
         self._since = time.monotonic()
 
+    def spent(self) -> float:
+        """Seconds of training, over all resumed parts."""
+        return self.seconds + time.monotonic() - self._since
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        now = time.monotonic()
-        self.seconds, self._since = self.seconds + now - self._since, now
-        checkpoint["cdvae"] = {"skipped": self.skipped, "seconds": self.seconds}
+        checkpoint["cdvae"] = {"skipped": self.skipped, "seconds": self.spent()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped = checkpoint["cdvae"]["skipped"]
         self.seconds = checkpoint["cdvae"]["seconds"]
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         if not progress["is_last_batch"]:
-            self._resume_skip = progress["current"]["completed"]
+            self._resume_skip = progress["current"]["processed"]
 
 
 def asdict_tensors(record: Losses) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in vars(record).items()}
+    return {f.name: getattr(record, f.name).detach() for f in fields(record)}
 
 
-class Keeper(Callback):
-    """Writes the averaged weights after each validation, and the whole state at the end.
+class ModelKeeper(Callback):
+    """Writes the averaged weights into `run/model` after each validation and at the end.
 
-    It stands before the averaging callback, so it sees the averaged weights in validation and
-    the current ones, still, when training ends.
+    In validation the averaging callback has swapped them in; at the end `StateKeeper`, which runs
+    after that callback, calls `save` once they are in for good.
     """
 
-    def __init__(self, folder: Path, provenance: dict[str, Any]) -> None:
-        self.folder, self.provenance = folder, provenance
+    def __init__(self, run: Path, provenance: dict[str, Any]) -> None:
+        self.run, self.provenance = run, provenance
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: Training) -> None:
-        if not trainer.sanity_checking and trainer.is_global_zero:
-            self._save(trainer, module)
+        self.save(trainer, module)
 
-    def on_train_end(self, trainer: L.Trainer, module: Training) -> None:
-        trainer.save_checkpoint(self.folder / _STATE)
-
-    def _save(self, trainer: L.Trainer, module: Training) -> None:
-        spent = module.seconds + time.monotonic() - module._since
-        progress = {
+    def save(self, trainer: L.Trainer, module: Training) -> None:
+        if not trainer.is_global_zero:
+            return
+        module.model.provenance = self.provenance | {
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
-            "training_seconds": round(spent),
+            "training_seconds": round(module.spent()),
             "skipped_steps": module.skipped,
         }
-        module.model.save(self.folder / "model", self.provenance | progress)
+        module.model.save(self.run / "model")
 
 
-class FinalKeeper(Keeper):
-    """Writes the averaged weights once training has ended; it stands after the averaging."""
+class StateKeeper(Callback):
+    """Writes the whole state between two optimiser steps, every few minutes and when time is up.
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, module: Training) -> None:
-        """Only the end concerns it."""
+    Lightning's own timer and checkpoints may stop between micro-batches, where a resumed run would
+    have lost half a step's gradients. It stands after the averaging callback.
+    """
+
+    def __init__(self, run: Path, keeper: ModelKeeper, max_time: timedelta | None) -> None:
+        self.run, self.keeper = run, keeper
+        self.deadline = time.monotonic() + (max_time.total_seconds() if max_time else math.inf)
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        now = time.monotonic()
+        stop = trainer.strategy.reduce_boolean_decision(now > self.deadline, all=False)
+        due = now - self.saved > _SECONDS_BETWEEN_STATES
+        if stop or trainer.strategy.reduce_boolean_decision(due, all=False):
+            trainer.save_checkpoint(self.run / _STATE)
+            self.saved = time.monotonic()
+        trainer.should_stop = trainer.should_stop or stop
 
     def on_train_end(self, trainer: L.Trainer, module: Training) -> None:
-        if trainer.is_global_zero:
-            self._save(trainer, module)
+        self.keeper.save(trainer, module)
 
 
 def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) -> CDVAE:
@@ -273,8 +292,9 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
             f"model.max_atoms is {config.max_atoms}, but '{experiment.dataset}' has crystals of "
             f"{largest} atoms; set model.max_atoms={largest}"
         )
-    everything = train.batch(range(len(train)), config.prop)
-    scalers = Scalers.fit(everything.crystals, everything.prop)
+    known = train.properties[config.prop] if config.prop else np.full(len(train), np.nan)
+    arrays = (train.arrays["lattice"], train.num_atoms, known)
+    scalers = Scalers.fit(*(torch.as_tensor(values) for values in arrays))
     if init is not None:
         model = load_model(init)
         if model.config != config:
@@ -342,16 +362,17 @@ def train(
     provenance = {
         "dataset": experiment.dataset,
         "data_fingerprint": train_split.fingerprint,
-        "data_note": train_split.note,
+        "data_notes": list(train_split.info.notes),
         "train_crystals": len(train_split),
         "seed": recipe.seed,
         "recipe": asdict(recipe),
         "loss_weights": asdict(experiment.losses),
         "initialised_from": str(init) if init else None,
     }
+    keeper = ModelKeeper(run, provenance)
+    part = f"part_{len(list((run / 'logs').glob('part_*')))}"  # a resumed run logs beside the first
     trainer = L.Trainer(
         max_epochs=recipe.epochs,
-        max_time=max_time,
         accumulate_grad_batches=recipe.batch_size // recipe.micro_batch,
         check_val_every_n_epoch=recipe.validate_every,
         precision=recipe.precision,
@@ -359,17 +380,12 @@ def train(
         use_distributed_sampler=False,
         log_every_n_steps=20,
         enable_model_summary=False,
-        logger=[CSVLogger(run, "logs", "csv"), TensorBoardLogger(run, "logs", "tensorboard")],
+        enable_checkpointing=False,
+        logger=[CSVLogger(run, "logs", part), TensorBoardLogger(run, "logs", part)],
         callbacks=[
-            Keeper(run, provenance),
+            keeper,
             EMAWeightAveraging(decay=recipe.ema_decay, use_buffers=False),
-            FinalKeeper(run, provenance),
-            ModelCheckpoint(
-                run,
-                "last",
-                train_time_interval=timedelta(minutes=5),
-                enable_version_counter=False,
-            ),
+            StateKeeper(run, keeper, max_time),
         ],
         **trainer_options,
     )
