@@ -1,0 +1,1 @@
+"""Datasets: the registry, the download, the preprocessing and the cache that training reads."""
