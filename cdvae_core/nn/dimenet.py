@@ -7,22 +7,19 @@ interaction a product in a small space. On a crystal an edge comes from a period
 a message is not sent straight back where it came from: k is not i in the same image.
 
 Rewritings that leave the result as it is:
-- With B = W2 W1, the triplet sum of [D++] is, per channel c, sum over k and l of
-  Y_l(angle) U_kjlc, with U_kjlc = x_kjc sum_n R_ln(d_kj) B_lnc. Y depends on the geometry alone
-  and is computed once for all blocks; what is left is one small matrix product per atom j, from
-  its incoming to its outgoing edges.
-- The layers of the output blocks run side by side, and their last linear map comes after the mean
-  over atoms.
+- Edges that carry equal messages by symmetry are computed once (`orbits`), and so are atoms.
+- Products with concatenations are sums of products, those with elements done once per element.
+- The output blocks run side by side, and their last linear map comes after the mean over atoms.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,85 +28,37 @@ from cdvae_core.errors import StructureError
 from cdvae_core.graph import MultiGraph
 from cdvae_core.nn.bessel import SHORTEST_EDGE, RadialBasis, envelope_over_x, radial_bessel
 from cdvae_core.nn.layers import legendre
+from cdvae_core.nn.orbits import Classes, symmetry_classes, triplets
 
 ELEMENTS = 95  # rows of the published table of embeddings; here H is the first
-_IMAGE_BASE = 2048  # images along one axis stay far below half of this
-
-
-class _Rearrange(torch.autograd.Function):
-    """Rows between edges and slots. Each edge has one slot, so the gradient is a gather too.
-
-    A slot without an edge receives some other edge's row, and its gradient goes nowhere: whoever
-    reads the slots must weigh the empty ones with zero.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, forth: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return rows.index_select(0, forth)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return gradient.index_select(0, ctx.saved_tensors[0]), None, None
-
-
-@dataclass(frozen=True, eq=False)
-class Slots:
-    """Edges grouped by one of their atoms, in a dense layout.
-
-    Attributes:
-        edge: `[atoms * width]`, the edge in each slot, 0 where it is empty.
-        filled: `[atoms, width]`, which slots hold an edge.
-        slot: `[edges]`, the slot of each edge.
-    """
-
-    edge: Int[Tensor, " slots"]
-    filled: Bool[Tensor, "atoms width"]
-    slot: Int[Tensor, " edges"]
-
-    @classmethod
-    def group(cls, atom: Int[Tensor, " edges"], num_atoms: int) -> Slots:
-        """Group edges by `atom`, which need not be sorted."""
-        order = torch.argsort(atom, stable=True)
-        degree = torch.bincount(atom, minlength=num_atoms)
-        width = int(degree.max()) if num_atoms else 0
-        first = degree.cumsum(0) - degree
-        rank = torch.arange(len(atom), device=atom.device) - first[atom[order]]
-        sorted_slot = atom[order] * width + rank
-        edge = torch.zeros(num_atoms * width, dtype=torch.long, device=atom.device)
-        edge[sorted_slot] = order
-        slot = torch.empty_like(order)
-        slot[order] = sorted_slot
-        filled = torch.arange(width, device=atom.device) < degree[:, None]
-        return cls(edge, filled, slot)
-
-    def spread(self, rows: Tensor) -> Tensor:
-        """`[edges, ...]` to `[atoms, width, ...]`; empty slots hold some other edge's row."""
-        slots = _Rearrange.apply(rows, self.edge, self.slot)
-        return slots.unflatten(0, self.filled.shape)
-
-    def collect(self, slots: Tensor) -> Tensor:
-        """`[atoms, width, ...]` to `[edges, ...]`."""
-        return _Rearrange.apply(slots.flatten(0, 1), self.slot, self.edge)
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """What the interaction blocks need to know of a graph.
+    """What the layers need to know of a graph. Edges and atoms stand for their classes: one each.
 
     Attributes:
         radial: `[edges, num_radial]`, the basis of distances.
-        spherical: `[edges, num_spherical, num_radial]`, the radial part of the basis of triplets.
-        angular: `[atoms, outgoing, incoming * num_spherical]`, Y_l of the angle at atom j between
-            its outgoing edge j -> i and its incoming edge k -> j; zero where there is no triplet.
-        incoming, outgoing: the edges by target and by source.
+        spherical: `[triplets, num_spherical * num_radial]`, the basis of distances and angles.
+        ji, kj: `[triplets]`, each triplet's outgoing and incoming edge of atom j.
+        edge, atom: `[incidences]`, which edges end at which atoms, as often as they do.
+        num_atoms: classes of atoms.
+        atom_class: `[atoms of the batch]`.
     """
 
     radial: Float[Tensor, "edges num_radial"]
-    spherical: Float[Tensor, "edges num_spherical num_radial"]
-    angular: Float[Tensor, "atoms outgoing lk"]
-    incoming: Slots
-    outgoing: Slots
+    spherical: Float[Tensor, "triplets num_functions"]
+    ji: Int[Tensor, " triplets"]
+    kj: Int[Tensor, " triplets"]
+    edge: Int[Tensor, " incidences"]
+    atom: Int[Tensor, " incidences"]
+    num_atoms: int
+    atom_class: Int[Tensor, " all_atoms"]
+
+
+def _sum_by(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """`[rows, ...]` summed into `[size, ...]`."""
+    return rows.new_zeros(size, *rows.shape[1:]).index_add(0, index, rows)
 
 
 def glorot_orthogonal_(weight: Tensor) -> None:
@@ -175,11 +124,8 @@ class Interaction(nn.Module):
         self, x: Float[Tensor, "edges int_emb"], geometry: Geometry
     ) -> Float[Tensor, "edges int_emb"]:
         """The sum over the incoming edges of j, for every edge j -> i."""
-        basis = self.spherical_up.weight @ self.spherical_down.weight
-        by_order = basis.T.unflatten(0, geometry.spherical.shape[1:])
-        weight = torch.einsum("eln,lnc->elc", geometry.spherical, by_order)
-        incoming = geometry.incoming.spread(weight * x[:, None]).flatten(1, 2)
-        return geometry.outgoing.collect(geometry.angular @ incoming)
+        weight = self.spherical_up(self.spherical_down(geometry.spherical))
+        return _sum_by(x.index_select(0, geometry.kj) * weight, geometry.ji, len(x))
 
 
 class Output(nn.Module):
@@ -200,19 +146,18 @@ class Output(nn.Module):
         nn.init.uniform_(self.up_bias, -1 / math.sqrt(hidden), 1 / math.sqrt(hidden))
 
     def forward(
-        self, messages: list[Tensor], geometry: Geometry, num_atoms: Int[Tensor, " crystals"]
+        self, messages: list[Tensor], geometry: Geometry, crystals: CrystalBatch
     ) -> Float[Tensor, "crystals out_dim"]:
-        weight = torch.matmul(geometry.radial, self.radial)  # [blocks, edges, hidden]
-        slots = geometry.incoming.spread((torch.stack(messages) * weight).transpose(0, 1))
-        filled = geometry.incoming.filled[:, :, None, None]
-        atoms = (slots * filled).sum(1).transpose(0, 1)
-        atoms = torch.baddbmm(self.up_bias, atoms, self.up_weight)
+        blocks, _, hidden = self.radial.shape
+        weight = geometry.radial @ self.radial.transpose(0, 1).flatten(1)
+        edges = torch.stack(messages, 1) * weight.unflatten(1, (blocks, hidden))
+        atoms = _sum_by(edges.index_select(0, geometry.edge), geometry.atom, geometry.num_atoms)
+        atoms = torch.baddbmm(self.up_bias, atoms.transpose(0, 1), self.up_weight)
         for bias, layer in zip(self.bias, self.weight, strict=True):
             atoms = functional.silu(torch.baddbmm(bias, atoms, layer))
-        mean = torch.segment_reduce(
-            atoms.transpose(0, 1).flatten(1).to(self.last.dtype), "mean", lengths=num_atoms, axis=0
-        )
-        return mean @ self.last.flatten(0, 1)
+        atoms = atoms.transpose(0, 1).flatten(1).index_select(0, geometry.atom_class)
+        total = _sum_by(atoms.to(self.last.dtype), crystals.crystal_of_atom, crystals.num_crystals)
+        return total / crystals.num_atoms[:, None] @ self.last.flatten(0, 1)
 
 
 class DimeNetPlusPlus(nn.Module):
@@ -281,57 +226,66 @@ class DimeNetPlusPlus(nn.Module):
             raise StructureError(
                 f"atomic number {heaviest} is beyond the encoder's table of {ELEMENTS} elements"
             )
-        geometry = self.geometry(crystals, graph)
-        messages = [self._embed(crystals, graph, geometry.radial)]
+        with torch.autocast(crystals.frac_coords.device.type, enabled=False):
+            geometry, ends = self._geometry(crystals, graph)
+        messages = [self._embed(crystals.atomic_numbers, ends, geometry.radial)]
         for interaction in self.interactions:
             messages.append(interaction(messages[-1], geometry))
-        return self.output(messages, geometry, crystals.num_atoms)
+        return self.output(messages, geometry, crystals)
 
-    def geometry(self, crystals: CrystalBatch, graph: MultiGraph) -> Geometry:
-        """Distances, angles and bases, in the precision of the coordinates (also in autocast)."""
-        with torch.autocast(crystals.frac_coords.device.type, enabled=False):
-            vector = graph.vectors(crystals)
-            shortest = SHORTEST_EDGE * self.cutoff
-            length = vector.square().sum(-1).clamp_min(shortest**2).sqrt()
-            x = length / self.cutoff
-            functions = radial_bessel(x, self.num_spherical, self.num_radial)
-            spherical = functions * envelope_over_x(x, self.basis.exponent)[:, None]
-            incoming = Slots.group(graph.target, len(crystals.atomic_numbers))
-            outgoing = Slots.group(graph.source, len(crystals.atomic_numbers))
-            direction = vector / length[:, None]
-            cosine = outgoing.spread(direction) @ incoming.spread(direction).transpose(1, 2)
-            angular = legendre(cosine, self.num_spherical, dim=-1)
-            angular = angular * self._triplets(graph, incoming, outgoing)[..., None]
-            return Geometry(
-                self.basis(x),
-                spherical.unflatten(1, (self.num_spherical, self.num_radial)),
-                angular.flatten(2),
-                incoming,
-                outgoing,
+    def _geometry(
+        self, crystals: CrystalBatch, graph: MultiGraph
+    ) -> tuple[Geometry, Int[Tensor, "edges 2"]]:
+        """Bases in the precision of the coordinates, and the target and source of each edge."""
+        numbers = crystals.atomic_numbers
+        vector = graph.vectors(crystals)
+        length = vector.square().sum(-1).clamp_min((SHORTEST_EDGE * self.cutoff) ** 2).sqrt()
+        direction = vector / length[:, None]
+        ji, kj = triplets(graph, len(numbers), self.no_return_to)
+        cosine = (direction[ji] * direction[kj]).sum(-1)
+        if torch.is_grad_enabled() and vector.requires_grad:  # each edge has its own gradient
+            edges = Classes.singletons(len(length), length.device)
+            atoms = Classes.singletons(len(numbers), length.device)
+        else:
+            edges, atoms = symmetry_classes(
+                graph, numbers, length, ji, kj, cosine, len(self.interactions)
             )
+        x = length[edges.first] / self.cutoff
+        kept = torch.zeros_like(graph.source, dtype=torch.bool).index_fill_(0, edges.first, True)
+        kept = kept[ji]
+        ji, kj, cosine = edges.of[ji[kept]], edges.of[kj[kept]], cosine[kept]
+        chosen = torch.zeros_like(numbers, dtype=torch.bool).index_fill_(0, atoms.first, True)
+        chosen = chosen[graph.target]
+        return Geometry(
+            self.basis(x),
+            self._spherical(x, cosine, kj),
+            ji,
+            kj,
+            edges.of[chosen],
+            atoms.of[graph.target[chosen]],
+            len(atoms.first),
+            atoms.of,
+        ), torch.stack([graph.target, graph.source], 1)[edges.first]
 
-    def _triplets(
-        self, graph: MultiGraph, incoming: Slots, outgoing: Slots
-    ) -> Bool[Tensor, "atoms outgoing incoming"]:
-        """Which pairs of an outgoing and an incoming edge of an atom j are a triplet."""
-        origin, destination = graph.source, graph.target
-        if self.no_return_to == "image":  # seen from j, k sits in image n_kj and i in -n_ji
-            base = torch.tensor([_IMAGE_BASE**2, _IMAGE_BASE, 1], device=graph.source.device)
-            code = (graph.image.long() * base).sum(-1)
-            origin = origin * _IMAGE_BASE**3 + code
-            destination = destination * _IMAGE_BASE**3 - code
-        different = outgoing.spread(destination)[:, :, None] != incoming.spread(origin)[:, None]
-        return different & outgoing.filled[:, :, None] & incoming.filled[:, None]
+    def _spherical(
+        self, x: Float[Tensor, " edges"], cosine: Float[Tensor, " triplets"], kj: Tensor
+    ) -> Float[Tensor, "triplets num_functions"]:
+        """[D] Eq. 6 with its envelope: the product of a function of d_kj and one of the angle."""
+        radial = radial_bessel(x, self.num_spherical, self.num_radial)
+        radial = radial * envelope_over_x(x, self.basis.exponent)[:, None]
+        radial = radial.unflatten(1, (self.num_spherical, self.num_radial))
+        angular = legendre(cosine, self.num_spherical, dim=-1)
+        return (radial.index_select(0, kj) * angular[..., None]).flatten(1)
 
     def _embed(
-        self, crystals: CrystalBatch, graph: MultiGraph, radial: Tensor
+        self, numbers: Int[Tensor, " atoms"], ends: Int[Tensor, "edges 2"], radial: Tensor
     ) -> Float[Tensor, "edges hidden"]:
-        """The first messages ([D] Eq. 10), with the atoms' share of the product done per atom."""
+        """The first messages ([D] Eq. 10), with the elements' share of the product done once."""
         target, source, distance = self.embed.weight.split(self.element.embedding_dim, dim=1)
-        atoms = self.element(crystals.atomic_numbers - 1)
-        share = functional.linear(atoms, torch.cat([target, source]), None)
-        of_target, of_source = share.split(len(target), dim=1)
-        edges = functional.linear(
-            functional.silu(self.embed_radial(radial)), distance, self.embed.bias
-        )
-        return functional.silu(edges + of_target[graph.target] + of_source[graph.source])
+        row = numbers[ends] - 1
+        bond = functional.silu(self.embed_radial(radial))
+        message = functional.linear(bond, distance, self.embed.bias)
+        for which, weight in enumerate((target, source)):
+            share = functional.linear(self.element.weight, weight)
+            message = message + functional.embedding(row[:, which], share)
+        return functional.silu(message)

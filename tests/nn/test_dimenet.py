@@ -9,11 +9,13 @@ import pytest
 import torch
 from scipy.special import eval_legendre
 from torch import Tensor
+from torch.nn.functional import silu
 
 from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.errors import StructureError
 from cdvae_core.graph import MultiGraph
-from cdvae_core.nn.dimenet import DimeNetPlusPlus, Slots
+from cdvae_core.nn.bessel import envelope_over_x, radial_bessel
+from cdvae_core.nn.dimenet import DimeNetPlusPlus, Output
 
 SMALL = dict(
     hidden=16,
@@ -84,43 +86,70 @@ def crystals() -> list[Crystal]:
     return [random_crystal(rng, n) for n in (1, 2, 5, 8)] + [perovskite(rng)]
 
 
-def published_messages(
-    encoder: DimeNetPlusPlus, block: int, x: Tensor, crystals: CrystalBatch, graph: MultiGraph
+def reference(encoder: DimeNetPlusPlus, crystals: CrystalBatch, graph: MultiGraph) -> Tensor:
+    """The equations of the papers edge by edge and triplet by triplet, nothing shared."""
+    numbers, vector = crystals.atomic_numbers, graph.vectors(crystals)
+    length = vector.norm(dim=1)
+    x, edges = length / encoder.cutoff, len(length)
+    unit, radial = vector / length[:, None], encoder.basis(x)
+    order, shape = np.arange(encoder.num_spherical), (encoder.num_spherical, encoder.num_radial)
+    bessel = radial_bessel(x, *shape).unflatten(1, shape) * envelope_over_x(x, 5)[:, None, None]
+    triplets = []
+    for ji in range(edges):
+        for kj in range(edges):
+            back = graph.source[kj] == graph.target[ji]
+            if encoder.no_return_to == "image":
+                back = back and (graph.image[kj] + graph.image[ji] == 0).all()
+            if graph.target[kj] == graph.source[ji] and not back:
+                cosine = (unit[ji] @ unit[kj]).item()
+                angular = np.sqrt((2 * order + 1) / (4 * np.pi)) * eval_legendre(order, cosine)
+                triplets.append(
+                    (ji, kj, (bessel[kj] * torch.as_tensor(angular)[:, None]).flatten())
+                )
+    element = encoder.element(numbers - 1)
+    parts = [element[graph.target], element[graph.source], silu(encoder.embed_radial(radial))]
+    message = silu(encoder.embed(torch.cat(parts, 1)))
+    atoms = reference_output(encoder, 0, message, radial, graph, len(numbers))
+    for block, layer in enumerate(encoder.interactions):
+        own, other = silu(layer.enter(message)).chunk(2, 1)
+        other = silu(layer.down(other * layer.radial_up(layer.radial_down(radial))))
+        heard = torch.zeros_like(other)
+        for ji, kj, basis in triplets:
+            heard[ji] += other[kj] * layer.spherical_up(layer.spherical_down(basis))
+        message = message + silu(layer.skip(layer.before(own + silu(layer.up(heard)))))
+        message = layer.after(message)
+        atoms = atoms + reference_output(encoder, block + 1, message, radial, graph, len(numbers))
+    return torch.stack([part.mean(0) for part in atoms.split(crystals.num_atoms.tolist())])
+
+
+def reference_output(
+    encoder: DimeNetPlusPlus,
+    block: int,
+    message: Tensor,
+    radial: Tensor,
+    graph: MultiGraph,
+    num_atoms: int,
 ) -> Tensor:
-    """The sum over triplets of one block, edge by edge as [D++] writes it."""
-    interaction = encoder.interactions[block]
-    geometry = encoder.geometry(crystals, graph)
-    vector = graph.vectors(crystals)
-    unit = vector / vector.norm(dim=1, keepdim=True)
-    result = torch.zeros_like(x)
-    for ji in range(len(x)):
-        for kj in range(len(x)):
-            same_atom = graph.source[kj] == graph.target[ji]
-            back = same_atom and (graph.image[kj] + graph.image[ji] == 0).all()
-            if encoder.no_return_to == "atom":
-                back = same_atom
-            if graph.target[kj] != graph.source[ji] or back:
-                continue
-            cosine = (unit[ji] @ unit[kj]).item()
-            order = np.arange(encoder.num_spherical)
-            angular = np.sqrt((2 * order + 1) / (4 * np.pi)) * eval_legendre(order, cosine)
-            basis = geometry.spherical[kj] * torch.as_tensor(angular)[:, None]
-            weight = interaction.spherical_up(interaction.spherical_down(basis.flatten()))
-            result[ji] += weight * x[kj]
-    return result
+    output = encoder.output
+    weighted = message * (radial @ output.radial[block])
+    atoms = torch.stack([weighted[graph.target == i].sum(0) for i in range(num_atoms)])
+    atoms = atoms @ output.up_weight[block] + output.up_bias[block]
+    for weight, bias in zip(output.weight, output.bias, strict=True):
+        atoms = silu(atoms @ weight[block] + bias[block])
+    return atoms @ output.last[block]
 
 
 @pytest.mark.parametrize("rule", ["image", "atom"])
-def test_triplets_are_summed_as_written(crystals: list[Crystal], rule: str) -> None:
-    chosen = crystals[:3] + crystals[4:]
+def test_the_equations_as_written(crystals: list[Crystal], rule: str) -> None:
+    chosen = [*crystals[:3], crystals[4], twice(crystals[1])]
     batch, graph = CrystalBatch.from_crystals(chosen, torch.float64), bonds(chosen, 2.9)
     encoder = small_encoder(no_return_to=rule)
-    x = torch.randn(len(graph.source), SMALL["int_emb"], dtype=torch.float64)
     with torch.no_grad():
-        result = encoder.interactions[1]._triplets(x, encoder.geometry(batch, graph))
-        expected = published_messages(encoder, 1, x, batch, graph)
-    assert expected.abs().max() > 0.1
-    assert torch.allclose(result, expected, rtol=1e-11, atol=1e-11)
+        expected = reference(encoder, batch, graph)
+    shared = encode(encoder, chosen, graph)
+    assert torch.allclose(shared, expected, rtol=1e-10, atol=1e-11)
+    batch.frac_coords.requires_grad_()  # no sharing of edges then
+    assert torch.allclose(encoder(batch, graph), expected, rtol=1e-10, atol=1e-11)
 
 
 def test_published_size() -> None:
@@ -262,15 +291,15 @@ def test_isolated_atoms_and_an_empty_graph(crystals: list[Crystal]) -> None:
 
 def test_edges_beyond_the_cutoff_carry_nothing(crystals: list[Crystal]) -> None:
     encoder = small_encoder(cutoff=3.0)
-    atoms = [c for c in crystals if c.num_atoms > 1]
-    near, far = bonds(atoms, 3.0), bonds(atoms, 3.6)
+    rng = np.random.default_rng(3)
+    crystal = [random_crystal(rng, 4)]
+    near, far = bonds(crystal, 3.0), bonds(crystal, 3.6)
     assert len(far.source) > len(near.source)
-    near_radial = encoder.geometry(CrystalBatch.from_crystals(atoms, torch.float64), near).radial
-    far_geometry = encoder.geometry(CrystalBatch.from_crystals(atoms, torch.float64), far)
-    assert near_radial.abs().amax(1).min() > 0
-    silent = far_geometry.radial.abs().amax(1) < 1e-12
-    assert silent.sum() == len(far.source) - len(near.source)
-    assert far_geometry.spherical[silent].abs().max() < 1e-10
+    encoder.embed_radial.bias.data.normal_()
+    encoder.interactions = torch.nn.ModuleList()  # a far edge is still there, but not heard
+    encoder.output = Output(1, 16, 16, 3, 3, 5).double()
+    torch.nn.init.normal_(encoder.output.last)
+    assert torch.allclose(encode(encoder, crystal, near), encode(encoder, crystal, far))
 
 
 def test_bfloat16_autocast_stays_close(crystals: list[Crystal]) -> None:
@@ -278,7 +307,6 @@ def test_bfloat16_autocast_stays_close(crystals: list[Crystal]) -> None:
     batch, graph = CrystalBatch.from_crystals(crystals), bonds(crystals)
     exact = encoder(batch, graph)
     with torch.autocast("cpu", torch.bfloat16):
-        assert encoder.geometry(batch, graph).radial.dtype == torch.float32
         rough = encoder(batch, graph)
         rough.float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in encoder.parameters())
@@ -289,17 +317,3 @@ def test_unknown_element() -> None:
     crystal = Crystal(np.array([99]), np.zeros((1, 3)), 3 * np.eye(3))
     with pytest.raises(StructureError, match="99"):
         encode(small_encoder(), [crystal], bonds([crystal]))
-
-
-def test_slots_there_and_back() -> None:
-    atom = torch.tensor([3, 0, 0, 3, 3, 2])
-    slots = Slots.group(atom, 5)
-    assert slots.filled.sum(1).tolist() == [2, 0, 1, 3, 0]
-    rows = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    spread = slots.spread(rows)
-    for i, j in slots.filled.nonzero().tolist():
-        assert atom[slots.edge.view(5, -1)[i, j]] == i
-    assert torch.equal(slots.collect(spread), rows)
-    weight = slots.filled[..., None].double()
-    assert torch.autograd.gradcheck(lambda r: slots.spread(r) * weight, rows)
-    assert torch.autograd.gradcheck(lambda r: slots.collect(slots.spread(r) * weight), rows)
