@@ -8,20 +8,36 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pymatgen.core import DummySpecies, Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
 from pymatgen.io.vasp import Poscar
 
-from cdvae_core.crystal import Crystal
+from cdvae_core.crystal import MIN_VOLUME, Crystal
 from cdvae_core.data.custom import Content, read_entries
 from cdvae_core.errors import StructureError
 
+T = TypeVar("T")
+
 MAX_ATOMS = 200
-_MAX_CHARACTERS = 400_000  # a CIF of 200 atoms has about 15,000; 10,000 atoms are not even parsed
-_ATOM_LINE = re.compile(r"^[ \t]*[A-Za-z][\w+\-]*([ \t]+\S+){4,}[ \t]*$", re.MULTILINE)
+_MAX_CHARACTERS = 1_000_000
+_EXPLANATIONS = {
+    "Singular matrix": "the cell has no volume",
+    "below threshold": "the cell has no volume",
+    "convert float NaN": "a coordinate is not a number",
+    "could not convert string to float": "a value that should be a number is not one",
+    "with no structures": "it holds no cell with atoms",
+    "modulo by zero": "it holds no cell with atoms",
+    "list index out of range": "a line or a value is missing",
+    "Occupancy": "several atoms share one place",
+}
+_MANY_LINES = 1000  # so many lines of coordinates take seconds to parse, and are refused unparsed
+_NUMBER = r"-?(?:\d*\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?(?:\(\d+\))?"
+_COORDINATES = re.compile(rf"^.*(?<!\S)(?:{_NUMBER}[ \t]+){{2}}{_NUMBER}.*$", re.MULTILINE)
 
 
 def to_structure(crystal: Crystal) -> Structure:
@@ -40,17 +56,17 @@ def from_structure(structure: Structure) -> Crystal:
     for site in structure:
         if not site.is_ordered:
             raise StructureError(
-                f"a site is shared or partly empty ({site.species_string}): order the structure first"
+                f"a site is shared or partly empty ({site.species_string}): order it first"
             )
         if isinstance(site.specie, DummySpecies):
             raise StructureError(f"unknown element {site.specie.symbol!r}")
         numbers.append(site.specie.Z)
-    parameters = np.array([structure.lattice.abc, structure.lattice.angles])
-    if not np.isfinite(parameters).all():
-        raise StructureError(
-            "the cell's lengths or angles are not finite numbers: it has no volume"
-        )
-    lattice = Lattice.from_parameters(*parameters.ravel())
+    matrix = structure.lattice.matrix
+    if not np.isfinite(matrix).all():
+        raise StructureError("the cell's lengths or angles are not finite numbers")
+    if abs(np.linalg.det(matrix)) < MIN_VOLUME:
+        raise StructureError(f"the cell has no volume (less than {MIN_VOLUME} Å3)")
+    lattice = Lattice.from_parameters(*structure.lattice.parameters)
     return Crystal(np.array(numbers), structure.frac_coords, lattice.matrix)
 
 
@@ -70,15 +86,7 @@ def parse_cif(text: str) -> Crystal:
     Raises:
         StructureError: not CIF, no crystal or several, or one that `from_structure` refuses.
     """
-    _check_text(text)
-    parser, structures = None, []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            parser = CifParser.from_str(text)
-            structures = parser.parse_structures(primitive=False)
-        except Exception as error:  # any text may come, and the parser raises whatever it meets
-            raise StructureError(f"the CIF cannot be read: {_one_line(error)}") from error
+    structures = _parse("CIF", text, _cif_structures)
     if len(structures) != 1:
         raise StructureError(f"the CIF holds {len(structures)} crystals: keep one in each file")
     return from_structure(structures[0])
@@ -90,14 +98,7 @@ def parse_poscar(text: str) -> Crystal:
     Raises:
         StructureError: not a POSCAR, or a crystal that `from_structure` refuses.
     """
-    _check_text(text)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            structure = Poscar.from_str(text).structure
-        except Exception as error:  # any text may come, and the parser raises whatever it meets
-            raise StructureError(f"the POSCAR cannot be read: {_one_line(error)}") from error
-    return from_structure(structure)
+    return from_structure(_parse("POSCAR", text, lambda poscar: Poscar.from_str(poscar).structure))
 
 
 def load(content: Content) -> Crystal:
@@ -139,9 +140,10 @@ def read_crystals(path: Path | str) -> list[Crystal]:
 def _check_text(text: str) -> None:
     if not text.strip():
         raise StructureError("the file is empty")
+    lines = len(_COORDINATES.findall(text)) if text.count("\n") > _MANY_LINES else 0
+    if lines > _MANY_LINES:
+        _check_size(lines)
     if len(text) > _MAX_CHARACTERS:
-        atoms = len(_ATOM_LINE.findall(text))
-        _check_size(atoms)
         raise StructureError(f"the text has {len(text)} characters; the limit is {_MAX_CHARACTERS}")
 
 
@@ -152,5 +154,28 @@ def _check_size(atoms: int) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _cif_structures(text: str) -> list[Structure]:
+    return CifParser.from_str(text).parse_structures(primitive=False, on_error="raise")
+
+
+def _parse(kind: str, text: str, parse: Callable[[str], T]) -> T:
+    """What pymatgen makes of a text; whatever goes wrong becomes one sentence."""
+    _check_text(text)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            result = parse(text)
+        except Exception as error:  # any text may come, and the parser raises whatever it meets
+            raise StructureError(f"the {kind} cannot be read: {_explain(error)}") from error
+    if any("Elements in POSCAR cannot be determined" in str(w.message) for w in warned):
+        raise StructureError("the POSCAR does not name its elements: put them into its sixth line")
+    return result
+
+
+def _explain(error: Exception) -> str:
+    """One line for a person, from the parser's message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for fragment, sentence in _EXPLANATIONS.items():
+        if fragment in text:
+            return sentence
+    return text[:200]

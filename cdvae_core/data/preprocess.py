@@ -1,4 +1,4 @@
-"""From structures as they come to the cache: Niggli cell and CrystalNN multigraph (F.1, Appendix B).
+"""From structures to the cache: Niggli cell and CrystalNN multigraph (F.1, Appendix B).
 
 The work is cut into small shards. Each is written atomically by the process that made it, so a
 build that was killed goes on where it stopped and only what was in hand is done again.
