@@ -1,0 +1,116 @@
+"""From relaxed records to the shipped Parquet file: duplicates out, split, columns.
+
+Columns: id, split, formula, numbers, lengths (Å), angles (degrees), frac_coords (`atoms * 3`),
+formation_energy_per_atom (eV/atom) and what the recipe adds (`kind` or `prototype`). The file's
+metadata hold the build's report under the key `cdvae`, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
+
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+METADATA_KEY = b"cdvae"
+
+
+def to_structure(record: dict) -> Structure:
+    """The pymatgen structure of a record, or of a row of the Parquet file."""
+    lattice = Lattice.from_parameters(*record["lengths"], *record["angles"])
+    coords = np.asarray(record["frac_coords"], dtype=float).reshape(-1, 3)
+    return Structure(lattice, [int(z) for z in record["numbers"]], coords)
+
+
+class Selection:
+    """The first `size` distinct crystals among the entries it is given, in their order.
+
+    Two crystals of one reduced formula are the same where pymatgen's StructureMatcher, with its
+    default tolerances, fits one to the other: such a pair must not end up in two splits.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.records: list[dict] = []
+        self.failures: dict[str, int] = defaultdict(int)
+        self.duplicates = 0
+        self._by_formula: dict[str, list[Structure]] = defaultdict(list)
+        self._matcher = StructureMatcher()
+
+    @property
+    def full(self) -> bool:
+        """Whether all `size` crystals are there."""
+        return len(self.records) == self.size
+
+    def add(self, entries: Iterable[dict]) -> None:
+        """Take entries of the shards (see `shards`) until full."""
+        for entry in entries:
+            if self.full:
+                return
+            if "reason" in entry:
+                self.failures[entry["reason"]] += 1
+            else:
+                self._add_record(entry["index"], entry["record"])
+
+    def _add_record(self, index: int, record: dict) -> None:
+        structure = to_structure(record)
+        twins = self._by_formula[structure.composition.reduced_formula]
+        if any(self._matcher.fit(structure, twin) for twin in twins):
+            self.duplicates += 1
+            return
+        twins.append(structure)
+        self.records.append({"candidate": index} | record)
+
+    def report(self) -> dict[str, object]:
+        """Counts: tried, kept, duplicates, and failures by reason."""
+        failures = dict(sorted(self.failures.items(), key=lambda item: -item[1]))
+        tried = len(self.records) + self.duplicates + sum(failures.values())
+        return {
+            "tried": tried,
+            "kept": len(self.records),
+            "duplicates": self.duplicates,
+            "failures": failures,
+        }
+
+
+def split_names(count: int, seed: int) -> list[str]:
+    """train, val or test for each of `count` crystals: 60/20/20, shuffled by the seed."""
+    bounds = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
+    names = np.repeat(list(SHARES), np.diff(bounds, prepend=0))
+    return [str(name) for name in np.random.default_rng(seed).permutation(names)]
+
+
+def write_table(records: list[dict], path: Path, report: dict[str, object]) -> Path:
+    """Write the records as Parquet (zstd), atomically, with the report in its metadata.
+
+    Args:
+        records: of a `Selection`.
+        path: of the file; its folder is made.
+        report: must hold `name` and `seed`; the versions of the tools are added.
+
+    Returns:
+        `path`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    splits = split_names(len(records), int(report["seed"]))
+    rows = [
+        {"id": f"{report['name']}-{record['candidate']:05d}", "split": split}
+        | {key: value for key, value in record.items() if key != "candidate"}
+        for record, split in zip(records, splits, strict=True)
+    ]
+    tools = {tool: metadata.version(tool) for tool in ("chgnet", "ase", "pymatgen", "torch")}
+    note = json.dumps(report | {"tools": tools}).encode()
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({METADATA_KEY: note})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    pq.write_table(table, part, compression="zstd", compression_level=19)
+    part.replace(path)
+    return path
