@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cdvae_core.data.cache import SplitInfo, write_atomically
 from cdvae_core.data.custom import Entry, assign_splits, read_entries, read_table
 from cdvae_core.data.fetch import fetched, read_raw
+from cdvae_core.data.format import SplitInfo, split_path, write_atomically
 from cdvae_core.data.preprocess import prepare_split
 from cdvae_core.data.registry import (
     DATASETS,
@@ -52,31 +52,49 @@ def build(
     """
     if limit is not None and limit < 1:
         raise DatasetError(f"limit is {limit}: ask for at least 1 crystal")
+    own = None
+    folder = out or cache_root(root) / "prepared"
     if name in DATASETS and DATASETS[name].embedded:
-        splits, notes, folder = _make_embedded(name, limit, workers, out, root, seed)
+        folder = out or cache_root(root) / "made"
+        splits, notes = _make_embedded(name, limit, workers, folder, seed), {}
     elif name in DATASETS:
         splits, notes = _read_benchmark(DATASETS[name], limit, root)
-        folder = out or cache_root(root) / "prepared"
     else:
-        folder = out or cache_root(root) / "prepared"
-        name, splits, notes = _read_own(name, limit, root, folder)
+        own, splits = _read_own(name, root)
+        splits, notes = _limited(splits, limit)
+        name = own.name
     for split in ("train", "test", "val"):
-        if splits[split]:
-            yield prepare_split(
-                splits[split], folder, name, split,
-                notes=notes.get(split, ()), workers=workers, progress=progress,
-            )  # fmt: skip
+        if not splits[split]:
+            split_path(folder, name, split).unlink(missing_ok=True)
+            continue
+        info = prepare_split(
+            splits[split], folder, name, split,
+            notes=notes.get(split, ()), workers=workers, progress=progress,
+        )  # fmt: skip
+        if own is not None:
+            write_atomically(folder / f"{name}.json", user_spec_content(own))
+        yield info
+
+
+def _limited(
+    splits: dict[str, list[Entry]], limit: int | None
+) -> tuple[dict[str, list[Entry]], dict[str, list[str]]]:
+    """The first `limit` entries of each split, and a note where some are left out."""
+    notes = {
+        split: [f"only the first {limit:,} of {len(entries):,} rows of {split}"]
+        for split, entries in splits.items()
+        if limit is not None and len(entries) > limit
+    }
+    return {split: entries[:limit] for split, entries in splits.items()}, notes
 
 
 def _make_embedded(
-    name: str, limit: int | None, workers: int, out: Path | None, root: Path | None, seed: int
-) -> tuple[dict[str, list[Entry]], dict[str, list[str]], Path]:
+    name: str, limit: int | None, workers: int, folder: Path, seed: int
+) -> dict[str, list[Entry]]:
     from cdvae_core.data.embedded.build import build as make
 
-    folder = out or cache_root(root) / "made"
     path = make(name, folder, seed=seed, limit=limit, workers=workers)
-    entries = read_table(path, DATASETS[name].properties)
-    return assign_splits(entries), {}, folder
+    return assign_splits(read_table(path, DATASETS[name].properties))
 
 
 def _read_benchmark(
@@ -85,29 +103,22 @@ def _read_benchmark(
     source = fetched(spec, root)
     if source is None:
         raise DatasetError(f"{spec.name} is not there: run `cdvae data fetch {spec.name}` first")
-    splits, notes = {}, {}
-    for split in SPLITS:
-        entries = read_raw(spec, source, split)
-        splits[split] = entries[:limit]
-        notes[split] = list(source.notes.get(split, []))
-        if len(splits[split]) < len(entries):
-            notes[split].append(f"only the first {limit:,} of {len(entries):,} rows of {split}")
-    return splits, notes
+    splits, notes = _limited({split: read_raw(spec, source, split) for split in SPLITS}, limit)
+    return splits, {s: [*source.notes.get(s, []), *notes.get(s, [])] for s in SPLITS}
 
 
-def _read_own(
-    given: str, limit: int | None, root: Path | None, folder: Path
-) -> tuple[str, dict[str, list[Entry]], dict[str, list[str]]]:
+def _read_own(given: str, root: Path | None) -> tuple[DatasetSpec, dict[str, list[Entry]]]:
     """A dataset of the user's own, given by its path, or by its name to build it again."""
     own = user_datasets(root)
     path = Path(own[given].source) if given in own else Path(given)
     if not path.exists():
         known = ", ".join([*DATASETS, *own])
         raise DatasetError(f"{given!r} is neither a dataset ({known}) nor a file or folder")
-    name = path.resolve().name if path.is_dir() else path.stem
+    path = path.resolve()
+    name = path.name if path.is_dir() else path.stem
     if name in DATASETS:
         raise DatasetError(f"{name!r} is the name of a known dataset: rename {path}")
-    if name in own and Path(own[name].source) != path.resolve():
+    if name in own and Path(own[name].source) != path:
         raise DatasetError(
             f"there is a dataset {name!r} already, from {own[name].source}: rename {path}"
         )
@@ -119,8 +130,6 @@ def _read_own(
         dict.fromkeys(properties, ""),
         properties[0] if properties else None,
         MAX_ATOMS,
-        str(path.resolve()),
+        str(path),
     )
-    write_atomically(folder / f"{name}.json", user_spec_content(spec))
-    splits = assign_splits(entries)
-    return name, {split: chosen[:limit] for split, chosen in splits.items()}, {}
+    return spec, assign_splits(entries)

@@ -19,8 +19,8 @@ from urllib.request import Request, urlopen
 import numpy as np
 from tqdm import tqdm
 
-from cdvae_core.data.cache import write_atomically
 from cdvae_core.data.custom import Entry, read_table
+from cdvae_core.data.format import write_atomically
 from cdvae_core.data.registry import OFFICIAL_URL, SPLITS, DatasetSpec, cache_root
 from cdvae_core.errors import DatasetError
 

@@ -23,18 +23,19 @@ from pymatgen.analysis.local_env import CrystalNN
 from tqdm import tqdm
 
 from cdvae_core.crystal import Crystal
-from cdvae_core.data.cache import (
+from cdvae_core.data.cache import read_split
+from cdvae_core.data.custom import Entry, source_digest
+from cdvae_core.data.format import (
     Skipped,
     SplitInfo,
     concatenate,
     empty_arrays,
     pack,
+    read_arrays,
     read_info,
-    read_split,
     split_path,
     write_split,
 )
-from cdvae_core.data.custom import Entry, source_digest
 from cdvae_core.errors import DatasetError, StructureError
 from cdvae_core.structures import from_structure, load, niggli, to_structure
 
@@ -144,7 +145,7 @@ def prepare_split(
     info = SplitInfo(dataset, split, source, tuple(notes))
     path = split_path(folder, dataset, split)
     if path.exists() and _is_current(path, source):
-        return read_split(path).info
+        return read_info(path)
     parts = folder / f"{dataset}-{split}.parts"
     shards = _shards(entries, parts, source)
     todo = [(chunk, shard) for chunk, shard in shards if not _is_current(shard, source)]
@@ -170,7 +171,7 @@ def _is_current(path: Path, source: str) -> bool:
     if not path.exists():
         return False
     try:
-        return read_info(path).source == source and read_split(path).info.source == source
+        return read_arrays(path)[0].source == source
     except DatasetError as error:
         logger.warning("%s", error)
         return False

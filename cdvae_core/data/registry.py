@@ -135,7 +135,7 @@ def embedded_folder() -> Path:
 
 
 def dataset_spec(name: str, root: Path | None = None) -> DatasetSpec:
-    """The dataset of that name, a built one of the user's included.
+    """The dataset of that name, or the user's own that was built from that name or path.
 
     Raises:
         DatasetError: no such dataset.
@@ -145,6 +145,9 @@ def dataset_spec(name: str, root: Path | None = None) -> DatasetSpec:
     own = user_datasets(root)
     if name in own:
         return own[name]
+    for spec in own.values():
+        if Path(spec.source) == Path(name).resolve():
+            return spec
     known = ", ".join([*DATASETS, *own])
     raise DatasetError(
         f"no dataset {name!r}: choose one of {known}, or build your own with "
