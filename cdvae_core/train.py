@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -297,8 +297,9 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
     scalers = Scalers.fit(*(torch.as_tensor(values) for values in arrays))
     if init is not None:
         model = load_model(init)
-        if model.config != config:
+        if replace(model.config, prop=config.prop) != config:
             raise ConfigError(f"{init} was made with another model section than this experiment's")
+        model.config = config  # another property is learnt from the old one's head
         return model.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
