@@ -67,7 +67,7 @@ def from_structure(structure: Structure) -> Crystal:
     if abs(np.linalg.det(matrix)) < MIN_VOLUME:
         raise StructureError(f"the cell has no volume (less than {MIN_VOLUME} Å3)")
     lattice = Lattice.from_parameters(*structure.lattice.parameters)
-    return Crystal(np.array(numbers), structure.frac_coords, lattice.matrix)
+    return Crystal(np.array(numbers), structure.frac_coords, lattice.matrix.copy())
 
 
 def niggli(structure: Structure) -> Structure:
