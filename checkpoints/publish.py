@@ -50,7 +50,9 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
     for axis, name in zip(axes.flat, names, strict=False):
         for part, colour in (("train", "#b6c2cf"), ("val", "#c0392b")):
             points = logged.get(f"{part}/{name}", [])
-            axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=part) if points else None
+            axis.plot(
+                *zip(*points, strict=True), color=colour, lw=1.2, label=part
+            ) if points else None
         axis.set_yscale("log")
         axis.set_title(name, fontsize=10)
         axis.grid(alpha=0.25)
@@ -119,7 +121,9 @@ only, and no validity gate is applied. The paper reports 97.52 % and 0.0156 for 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("-n", type=int, default=200, help="test crystals to reconstruct")

@@ -103,12 +103,16 @@ class TripletInteraction(nn.Module):
         x = activate(self.of_message(m))
         x = self.scale_radius(x * self.of_radius(basis.triplet))
         x = activate(self.down(x))
-        inner = x.shape[-1]
         mixed = torch.bmm(basis.angular.to(x.dtype), x).view(atoms, k, -1)
         mixed = self.scale_sum(self.bilinear(mixed))
-        reverse = mixed.view(atoms * k, inner)[graph.reverse]
-        reverse = reverse * graph.reverse_envelope[..., None].to(reverse.dtype)
-        return (activate(self.up_same(mixed)) + activate(self.up_reverse(reverse))) * HALF
+        other_end = self.across(mixed, graph)
+        return (activate(self.up_same(mixed)) + activate(self.up_reverse(other_end))) * HALF
+
+    @staticmethod
+    def across(mixed: Tensor, graph: KnnGraph) -> Tensor:
+        """What the reverse of each edge says, as far as there is one."""
+        reverse = mixed.flatten(0, 1)[graph.reverse]
+        return reverse * graph.reverse_envelope[..., None].to(reverse.dtype)
 
 
 class AtomUpdate(nn.Module):
