@@ -12,6 +12,8 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -126,25 +128,12 @@ def _download_all(spec: DatasetSpec, folder: Path, url: str, progress: bool) -> 
 def _download(address: str, path: Path, blob: str, progress: bool) -> None:
     """Download to `PATH.part`, from where an earlier try stopped, check, and rename."""
     part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    request = Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urlopen(request, timeout=60) as reply:
-            if reply.status != 206:
-                have = 0
-            length = int(reply.headers.get("Content-Length") or 0)
-            with (
-                part.open("ab" if have else "wb") as file,
-                tqdm(total=have + length or None, initial=have, unit="B", unit_scale=True,
-                     desc=path.name, disable=not progress) as bar,
-            ):  # fmt: skip
-                while block := reply.read(_BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
+        _receive(address, part, progress)
     except HTTPError as error:
-        if error.code != 416:  # asked for bytes beyond the end: the part is whole
+        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # then the part is whole
             raise DatasetError(f"{address} answers {error.code} {error.reason}") from error
-    except (URLError, OSError) as error:
+    except (URLError, HTTPException, OSError) as error:
         raise DatasetError(
             f"{address} cannot be downloaded ({error}): run the command again to resume, or use "
             "--from DIR with the files in a folder"
@@ -156,6 +145,28 @@ def _download(address: str, path: Path, blob: str, progress: bool) -> None:
             f"{address} has the checksum {found}, not {blob}: the download was deleted, try again"
         )
     part.replace(path)
+
+
+def _receive(address: str, part: Path, progress: bool) -> None:
+    """Append to `part` what is missing, or write it anew where the server knows no ranges."""
+    have = part.stat().st_size if part.exists() else 0
+    request = Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    with urlopen(request, timeout=60) as reply:
+        if reply.status != HTTPStatus.PARTIAL_CONTENT:
+            have = 0
+        length = int(reply.headers.get("Content-Length") or 0)
+        with (
+            part.open("ab" if have else "wb") as file,
+            tqdm(
+                total=have + length or None, initial=have, unit="B", unit_scale=True,
+                desc=part.stem, disable=not progress,
+            ) as bar,
+        ):  # fmt: skip
+            while block := reply.read(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    if part.stat().st_size < have + length:
+        raise OSError(f"the connection ended after {part.stat().st_size} of {have + length} bytes")
 
 
 def _check_rows(spec: DatasetSpec, split: str, path: Path) -> None:
