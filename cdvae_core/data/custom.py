@@ -172,10 +172,15 @@ def _numeric(rows: list[dict[str, Any]], column: str | None) -> bool:
     """Whether a named column holds numbers and nothing else but gaps, and at least one number."""
     if not column or column.startswith("Unnamed"):
         return False
-    values = [row[column] for row in rows if row[column] not in (None, "")]
-    return bool(values) and all(
-        not isinstance(v, list | dict) and (not math.isnan(_number(v)) or v != v) for v in values
-    )
+    values = [row[column] for row in rows if not _is_gap(row[column])]
+    return bool(values) and not any(math.isnan(_number(value)) for value in values)
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether a cell of a table is empty, or NaN in one of its spellings."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan", "na", "none", "null")
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _read_frames(path: Path) -> list[Entry]:

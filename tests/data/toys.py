@@ -37,9 +37,9 @@ def cif_text(
 
 
 def random_crystal(rng: np.random.Generator, atoms: int = 4) -> Crystal:
-    """A skewed cell with atoms that keep apart well enough for CrystalNN."""
+    """A skewed cell with different elements, far enough apart for CrystalNN."""
     lengths = rng.uniform(4.0, 6.0, 3)
     angles = rng.uniform(70, 110, 3)
     corners = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / 2
     coords = corners[np.arange(atoms) % 4] + rng.uniform(-0.08, 0.08, (atoms, 3))
-    return Crystal.from_parameters(lengths, angles, coords, rng.integers(3, 60, atoms))
+    return Crystal.from_parameters(lengths, angles, coords, 3 + rng.permutation(57)[:atoms])
