@@ -1,0 +1,38 @@
+"""The selected crystal: one id, the same for the map, the pictures, the search box and the URL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+_ID, _GROUP, _PARAMETER = "selected_crystal", "selected_group", "crystal"
+
+
+def selected_id() -> str | None:
+    """The id of the selected crystal; at first the one in the URL. Keeps the URL up to date."""
+    if _ID not in st.session_state:
+        st.session_state[_ID] = st.query_params.get(_PARAMETER)
+    chosen = st.session_state[_ID]
+    if chosen is None:
+        st.query_params.pop(_PARAMETER, None)
+    elif st.query_params.get(_PARAMETER) != chosen:
+        st.query_params[_PARAMETER] = chosen
+    return chosen
+
+
+def select(identifier: str | None) -> None:
+    """Select one crystal, or none; a lasso's group is let go."""
+    st.session_state[_ID] = identifier
+    st.session_state[_GROUP] = ()
+
+
+def selected_group() -> tuple[str, ...]:
+    """The ids inside the last lasso, none after a single click."""
+    return st.session_state.get(_GROUP, ())
+
+
+def select_group(identifiers: Sequence[str]) -> None:
+    """Select what a lasso caught; its first crystal becomes the selected one."""
+    st.session_state[_ID] = identifiers[0]
+    st.session_state[_GROUP] = tuple(identifiers)

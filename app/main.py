@@ -1,0 +1,19 @@
+"""The dashboard: `streamlit run app/main.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+ICON = str(Path(__file__).parent / "static" / "icon.svg")
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `app` is run, not installed
+
+st.set_page_config(page_title="CDVAE", page_icon=ICON, layout="wide")
+
+pages = [
+    st.Page("views/home.py", title="Home", default=True),
+    st.Page("views/latent_map.py", title="Latent map"),
+]
+st.navigation(pages, position="top").run()

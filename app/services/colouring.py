@@ -1,0 +1,81 @@
+"""What the points of the map are coloured by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.services.latent_map import LatentMap
+from cdvae_core.crystal import SYMBOLS
+
+ELEMENTS, NUM_ELEMENTS, DENSITY, SPLIT = "Elements", "Number of elements", "Density", "Split"
+MAX_CLASSES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Colouring:
+    """One value or one class per point.
+
+    Attributes:
+        title: what it is, in words.
+        unit: of the values.
+        values: `[points]`, NaN where unknown; None for classes.
+        classes: `[points]`, place in `names`, -1 for none of them; None for values.
+        names: of the classes.
+    """
+
+    title: str
+    values: np.ndarray | None = None
+    classes: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    unit: str = ""
+
+
+def choices(of: LatentMap) -> list[str]:
+    """What a map can be coloured by: its properties first."""
+    return [
+        *of.properties,
+        ELEMENTS,
+        NUM_ELEMENTS,
+        DENSITY,
+        *([SPLIT] if len(of.splits) > 1 else []),
+    ]
+
+
+def colouring(of: LatentMap, by: str, elements: Sequence[str] = ()) -> Colouring:
+    """The colours of all points.
+
+    Args:
+        by: one of `choices`.
+        elements: for `ELEMENTS`, up to six symbols; a crystal gets the first that it contains.
+    """
+    if by == ELEMENTS:
+        return _by_elements(of, elements[:MAX_CLASSES])
+    if by == SPLIT:
+        names = tuple(of.splits)
+        places = {name: i for i, name in enumerate(names)}
+        return Colouring(by, classes=np.array([places[s] for s in of.split_names]), names=names)
+    if by == NUM_ELEMENTS:
+        known = np.unique(of.num_elements)
+        if len(known) <= MAX_CLASSES:
+            classes = np.searchsorted(known, of.num_elements)
+            return Colouring(by, classes=classes, names=tuple(str(n) for n in known))
+        return Colouring(by, values=of.num_elements.astype(np.float32))
+    if by == DENSITY:
+        return Colouring(by, values=of.density.astype(np.float32), unit="g/cm³")
+    return Colouring(readable(by), of.prop(by).astype(np.float32), unit=of.units.get(by, ""))
+
+
+def _by_elements(of: LatentMap, elements: Sequence[str]) -> Colouring:
+    classes = np.full(len(of), -1)
+    for place, symbol in reversed(list(enumerate(elements))):
+        classes[of.fractions[:, SYMBOLS.index(symbol)] > 0] = place
+    return Colouring(ELEMENTS, classes=classes, names=tuple(elements))
+
+
+def readable(name: str) -> str:
+    """A column's name in words: formation_energy_per_atom -> Formation energy per atom."""
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,92 @@
+"""What can be said of a dataset as a whole, and a few of its crystals to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cdvae_core.crystal import Crystal
+from cdvae_core.data.cache import CachedSplit, find_split, open_split
+from cdvae_core.data.registry import DATASETS, SPLITS, dataset_spec, user_datasets
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """One dataset in numbers.
+
+    Attributes:
+        sizes: crystals by split; splits that are not built are left out.
+        atoms: fewest and most atoms in a cell.
+        elements: how many different elements occur.
+        prop, unit: the property a model is trained on, None if none.
+        spread: its 5 % quantile, median and 95 % quantile, None without a property.
+        notes: what is incomplete or special.
+        skipped: structures that could not be used.
+    """
+
+    name: str
+    title: str
+    source: str
+    sizes: dict[str, int]
+    atoms: tuple[int, int]
+    elements: int
+    prop: str | None
+    unit: str
+    spread: tuple[float, float, float] | None
+    notes: tuple[str, ...]
+    skipped: int
+
+
+def ready_datasets() -> list[str]:
+    """Datasets of which at least the test split can be opened now."""
+    return [name for name in (*DATASETS, *user_datasets()) if find_split(name, "test")]
+
+
+def dataset_facts(name: str) -> DatasetFacts:
+    """Facts over all built splits.
+
+    Raises:
+        DatasetError: unknown, or no split of it is built.
+    """
+    spec = dataset_spec(name)
+    built = [s for s in SPLITS if find_split(name, s)] or ["test"]  # opening says what to run
+    splits = {s: open_split(name, s) for s in built}
+    numbers = np.concatenate([s.arrays["atomic_numbers"] for s in splits.values()])
+    counts = np.concatenate([s.num_atoms for s in splits.values()])
+    prop = spec.default_property
+    known = [s.properties[prop] for s in splits.values() if prop in s.properties]
+    notes = dict.fromkeys(note for s in splits.values() for note in s.info.notes)
+    return DatasetFacts(
+        name, spec.title, spec.source, {s: len(v) for s, v in splits.items()},
+        (int(counts.min()), int(counts.max())), len(np.unique(numbers)), prop,
+        spec.properties.get(prop or "", ""), _spread(known), tuple(notes),
+        sum(len(s.info.skipped) for s in splits.values()),
+    )  # fmt: skip
+
+
+def _spread(values: Sequence[np.ndarray]) -> tuple[float, float, float] | None:
+    joined = np.concatenate(values) if values else np.zeros(0)
+    joined = joined[np.isfinite(joined)]
+    if not len(joined):
+        return None
+    low, middle, high = (float(q) for q in np.quantile(joined, (0.05, 0.5, 0.95)))
+    return low, middle, high
+
+
+def gallery(split: CachedSplit, count: int = 3, seed: int = 0) -> list[tuple[str, Crystal]]:
+    """A few crystals with their ids, the same each time, unlike in their elements if possible."""
+    order = np.random.default_rng(seed).permutation(len(split))
+    chosen: list[tuple[str, Crystal]] = []
+    seen: set[int] = set()
+    for i in order[:200]:
+        crystal = split.crystal(int(i))
+        rare = set(crystal.atomic_numbers.tolist()) - {7, 8, 9}
+        if rare & seen:
+            continue
+        seen |= rare
+        chosen.append((split.ids[int(i)], crystal))
+        if len(chosen) == count:
+            return chosen
+    return chosen or [(split.ids[0], split.crystal(0))]

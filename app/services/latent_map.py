@@ -1,0 +1,214 @@
+"""The map of a dataset's latents: where each crystal lies, and what it can be coloured by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.services.chemistry import AMU_PER_A3, formula
+from cdvae_core.crystal import SYMBOLS, Crystal
+from cdvae_core.data.cache import CachedSplit
+from cdvae_core.errors import DatasetError
+
+if TYPE_CHECKING:
+    from app.services.jobs import Job
+    from cdvae_core.model import CDVAE
+
+
+BATCH = 64  # crystals encoded between two looks at the job
+
+
+@dataclass(frozen=True, eq=False)
+class LatentMap:
+    """Crystals of one or more splits, laid end to end, and their places.
+
+    Attributes:
+        splits: by name, in order.
+        latents: mu, `[points, latent]`.
+        places: `[points, 2]`, UMAP coordinates without unit.
+        units: of the properties.
+    """
+
+    splits: dict[str, CachedSplit]
+    latents: np.ndarray
+    places: np.ndarray
+    units: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [name for split in self.splits.values() for name in split.ids]
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """The point of each id; the first where two splits share one."""
+        return {name: i for i, name in reversed(list(enumerate(self.ids)))}
+
+    def locate(self, point: int) -> tuple[CachedSplit, int]:
+        """The split of a point and its place in there."""
+        for split in self.splits.values():
+            if point < len(split):
+                return split, point
+            point -= len(split)
+        raise IndexError(f"the map has no point {point} beyond its last")
+
+    def crystal(self, point: int) -> Crystal:
+        split, i = self.locate(point)
+        return split.crystal(i)
+
+    @cached_property
+    def split_names(self) -> np.ndarray:
+        return np.repeat(list(self.splits), [len(s) for s in self.splits.values()])
+
+    @cached_property
+    def num_atoms(self) -> np.ndarray:
+        return np.concatenate([s.num_atoms for s in self.splits.values()])
+
+    @cached_property
+    def fractions(self) -> np.ndarray:
+        """`[points, 101]`, the share of each element in a crystal, by atomic number."""
+        numbers = np.concatenate([s.arrays["atomic_numbers"] for s in self.splits.values()])
+        owner = np.repeat(np.arange(len(self)), self.num_atoms)
+        counts = np.zeros((len(self), 101), dtype=np.float32)
+        np.add.at(counts, (owner, numbers.astype(np.int64)), 1)
+        return counts / self.num_atoms[:, None]
+
+    @cached_property
+    def num_elements(self) -> np.ndarray:
+        return (self.fractions > 0).sum(1)
+
+    @cached_property
+    def elements(self) -> list[str]:
+        """Symbols that occur, the most frequent first."""
+        crystals = (self.fractions > 0).sum(0)
+        order = np.argsort(-crystals, kind="stable")
+        return [SYMBOLS[z] for z in order if crystals[z]]
+
+    @cached_property
+    def density(self) -> np.ndarray:
+        """g/cm3."""
+        from ase.data import atomic_masses
+
+        cells = np.concatenate([s.arrays["lattice"] for s in self.splits.values()])
+        mass = self.fractions @ atomic_masses[:101] * self.num_atoms
+        return mass / np.abs(np.linalg.det(cells)) * AMU_PER_A3
+
+    @cached_property
+    def formulas(self) -> list[str]:
+        return [formula(self.crystal(i).atomic_numbers) for i in range(len(self))]
+
+    @property
+    def properties(self) -> list[str]:
+        """Properties that every split has, in the order of `units`, then others."""
+        splits = list(self.splits.values())
+        shared = [p for p in splits[0].properties if all(p in s.properties for s in splits)]
+        order = list(self.units)
+        return sorted(shared, key=lambda p: order.index(p) if p in order else len(order))
+
+    def prop(self, name: str) -> np.ndarray:
+        """A property of every point, NaN where unknown."""
+        return np.concatenate([s.properties[name] for s in self.splits.values()])
+
+
+def build_map(
+    job: Job,
+    model: CDVAE,
+    folder: Path,
+    splits: dict[str, CachedSplit],
+    units: dict[str, str],
+) -> LatentMap | None:
+    """Encode what has not been encoded before, then project; None if the job is to stop.
+
+    Raises:
+        DatasetError: a crystal of the splits has more atoms than the checkpoint knows.
+        ConfigError: the checkpoint's latents are not finite.
+    """
+    from cdvae_core.latent import project
+
+    job.report(0.0, "Reading latents")
+    total = sum(len(s) for s in splits.values())
+    parts: list[np.ndarray] = []
+    for split in splits.values():
+        most, limit = int(split.num_atoms.max()), model.config.max_atoms
+        if most > limit:
+            raise DatasetError(
+                f"{split.info.dataset} has crystals of {most} atoms, but this checkpoint was made "
+                f"for up to {limit}: choose another dataset or checkpoint"
+            )
+        part = _encode(job, model, folder, split, sum(map(len, parts)), total)
+        if part is None:
+            return None
+        parts.append(part)
+    latents = np.concatenate(parts)
+    job.report(0.7, "Laying out the map (UMAP)")
+    made = LatentMap(splits, latents, project(latents), units)
+    job.report(0.97, "Reading compositions")
+    _ = made.formulas, made.index_of, made.density  # worked out here, not in the page's way
+    return made
+
+
+def _encode(
+    job: Job, model: CDVAE, folder: Path, split: CachedSplit, before: int, total: int
+) -> np.ndarray | None:
+    from cdvae_core.encode import encode_split
+    from cdvae_core.latent import latents_file, read_latents, write_latents
+
+    file = latents_file(folder, split)
+    known = read_latents(file, split)
+    if known is not None:
+        return known
+    made: list[np.ndarray] = []
+    for first in range(0, len(split), BATCH):
+        if job.stopping:
+            return None
+        chosen = range(first, min(first + BATCH, len(split)))
+        made.append(encode_split(model, split, chosen).numpy())
+        done = before + chosen.stop
+        job.report(0.7 * done / total, f"Encoding crystals, {done:,} of {total:,}")
+    latents = np.concatenate(made)
+    write_latents(file, latents)
+    return latents
+
+
+def neighbours(of: LatentMap, point: int, count: int = 5) -> Sequence[tuple[int, float]]:
+    """The points nearest to one in latent space, itself left out, with their distances."""
+    from cdvae_core.latent import nearest
+
+    index, distance = nearest(of.latents[point : point + 1], of.latents, count + 1)
+    pairs = zip(index[0].tolist(), distance[0].tolist(), strict=True)
+    return [(i, d) for i, d in pairs if i != point][:count]
+
+
+def find(of: LatentMap, text: str) -> int | None:
+    """The first point of that id, or of that formula whatever the order of its elements."""
+    if text in of.index_of:
+        return of.index_of[text]
+    wanted = _counts(text)
+    if wanted is None:
+        return None
+    share = np.zeros(101, dtype=np.float32)
+    for symbol, count in wanted.items():
+        share[SYMBOLS.index(symbol)] = count / sum(wanted.values())
+    hits = np.flatnonzero(np.abs(of.fractions - share).max(1) < 1e-4)
+    return int(hits[0]) if len(hits) else None
+
+
+def _counts(text: str) -> dict[str, float] | None:
+    """{'Sr': 1, 'Ti': 1, 'O': 3} of SrTiO3; None if it is no formula."""
+    parts = re.findall(r"([A-Z][a-z]?)(\d*)", text)
+    if not parts or "".join(a + b for a, b in parts) != text:
+        return None
+    counts: dict[str, float] = {}
+    for symbol, number in parts:
+        if symbol not in SYMBOLS[1:]:
+            return None
+        counts[symbol] = counts.get(symbol, 0) + int(number or 1)
+    return counts if all(counts.values()) else None

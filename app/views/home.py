@@ -1,0 +1,32 @@
+"""Home: which checkpoint, what it says of itself, its dataset, and where to go from here."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import cache
+from app.components.home_panels import dataset_panel, gallery_row, model_line, next_steps
+from app.components.page import page_header
+from app.components.pickers import checkpoint_picker
+
+page_header(
+    "CDVAE",
+    "A generative model of crystals. It writes a crystal down as a list of numbers, and it turns "
+    "noise back into a crystal by following what it has learned about where atoms belong.",
+)
+info = checkpoint_picker()
+model_line(info)
+
+gallery_row(info)
+
+left, right = st.columns([1.7, 1], gap="large")
+with left:
+    st.header("Model card", anchor=False)
+    text = cache.card(info.path, info.stamp)
+    with st.container(border=True, key="card"):
+        st.markdown(text or "This checkpoint has no card.md.")
+with right:
+    st.header("Dataset", anchor=False)
+    dataset_panel(info)
+    st.header("What to do next", anchor=False)
+    next_steps(info)
