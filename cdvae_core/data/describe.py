@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def describe(name: str, root: Path | None = None) -> str:
     return "\n".join(lines)
 
 
-def _describe_split(split: CachedSplit, units: dict[str, str]) -> list[str]:
+def _describe_split(split: CachedSplit, units: Mapping[str, str]) -> list[str]:
     atoms = split.num_atoms
     elements = len(np.unique(split.arrays["atomic_numbers"]))
     edges = split.arrays["num_edges"].mean()
