@@ -150,7 +150,7 @@ def relax(
     """Relax one candidate and return its record (see `relax.finish`).
 
     Raises:
-        Rejected: not converged, two atoms closer than 1.0 Å, or a volume that ran away.
+        Rejected: the relaxation failed, or what came out is no crystal (see `relax`).
     """
     atoms = start_structure(candidate)
     relax_fully(atoms, calculator, fmax=0.1, steps=80)

@@ -84,7 +84,8 @@ def relax_displaced(atoms: Atoms, rng: np.random.Generator) -> None:
     shift = rng.uniform(-MAX_DISPLACEMENT, MAX_DISPLACEMENT, len(atoms))
     atoms.positions[:, 0] += shift - shift.mean()
     atoms.set_constraint(FixCartesian(range(len(atoms)), mask=(False, True, True)))
-    run_bfgs(FrechetCellFilter(atoms, hydrostatic_strain=True), fmax=0.05, steps=60)
+    target = FrechetCellFilter(atoms, hydrostatic_strain=True)
+    run_bfgs(atoms, target, fmax=0.05, steps=60, stiffness=20.0, maxstep=0.2)
     atoms.set_constraint()
 
 

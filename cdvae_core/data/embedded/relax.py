@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from ase.filters import Filter
 
 MIN_DISTANCE = 1.0  # Å, closer pairs than this are no crystal
+MIN_VOLUME = 5.0  # Å3 for an atom; diamond has 5.7
 TYPICAL_BULK_MODULUS = 120.0  # GPa, for steps that the secant cannot decide
 MAX_LOG_STEP = 0.08  # largest change of ln(length) in one step
-MIN_GROWTH, MAX_GROWTH = 0.4, 2.5  # volume after a full relaxation over the volume of the scan
+MIN_GROWTH, MAX_GROWTH = 0.4, 2.5  # volume in a relaxation over the volume before it
+MAX_SCAN_PRESSURE = 15.0  # GPa, left by the scan of a cell that collapsed or exploded
 
 
 class Rejected(Exception):
@@ -73,32 +75,46 @@ def scan_volume(atoms: Atoms, *, tolerance: float, max_evaluations: int) -> floa
     return abs(pressures[best])
 
 
-def run_bfgs(target: Filter, *, fmax: float, steps: int, maxstep: float = 0.2) -> None:
-    """BFGS on a cell filter until the largest generalised force is below `fmax` eV/Å.
+def run_bfgs(
+    atoms: Atoms, target: Filter, *, fmax: float, steps: int, stiffness: float, maxstep: float
+) -> None:
+    """BFGS on a cell filter of `atoms` until the largest generalised force is below `fmax` eV/Å.
+
+    Args:
+        atoms: with a calculator.
+        target: the filter of `atoms` whose degrees of freedom are relaxed.
+        fmax: largest generalised force in eV/Å that counts as none.
+        steps: at most.
+        stiffness: curvature in eV/Å2 that the Hessian starts with.
+        maxstep: longest move of an atom in one step, Å.
 
     Raises:
-        Rejected: not converged within `steps`.
+        Rejected: not converged within `steps`, or a volume that ran away.
     """
     from ase.optimize import BFGS
 
-    if not BFGS(target, logfile=None, maxstep=maxstep).run(fmax=fmax, steps=steps):
-        raise Rejected(f"BFGS not converged in {steps} steps")
+    before = atoms.get_volume()
+    optimizer = BFGS(target, logfile=None, alpha=stiffness, maxstep=maxstep)
+    for converged in optimizer.irun(fmax=fmax, steps=steps):
+        if not MIN_GROWTH < atoms.get_volume() / before < MAX_GROWTH:
+            raise Rejected("the volume ran away during the relaxation")
+        if converged:
+            return
+    raise Rejected(f"BFGS not converged in {steps} steps")
 
 
 def relax_fully(atoms: Atoms, calculator: Calculator, *, fmax: float, steps: int) -> None:
     """Scan the volume, then relax cell and positions in place until `fmax` (eV/Å).
 
     Raises:
-        Rejected: not converged, or a volume that ran away from the scan's.
+        Rejected: no volume near zero pressure, not converged, or a volume that ran away.
     """
     from ase.filters import FrechetCellFilter
 
     atoms.calc = calculator
-    scan_volume(atoms, tolerance=1.0, max_evaluations=6)
-    before = atoms.get_volume()
-    run_bfgs(FrechetCellFilter(atoms), fmax=fmax, steps=steps, maxstep=0.1)
-    if not MIN_GROWTH < atoms.get_volume() / before < MAX_GROWTH:
-        raise Rejected("the volume ran away during the relaxation")
+    if scan_volume(atoms, tolerance=1.0, max_evaluations=6) > MAX_SCAN_PRESSURE:
+        raise Rejected(f"pressure above {MAX_SCAN_PRESSURE:.0f} GPa after the volume scan")
+    run_bfgs(atoms, FrechetCellFilter(atoms), fmax=fmax, steps=steps, stiffness=70.0, maxstep=0.1)
 
 
 def shortest_distance(atoms: Atoms, cutoff: float = 3.0) -> float:
@@ -122,12 +138,14 @@ def finish(atoms: Atoms, references: dict[str, float], **extra: object) -> dict[
         formula, formation_energy_per_atom (eV/atom) and the extra columns.
 
     Raises:
-        Rejected: two atoms closer than 1.0 Å.
+        Rejected: two atoms closer than 1.0 Å, or a crystal denser than diamond.
     """
     from pymatgen.io.ase import AseAtomsAdaptor
 
     if (shortest := shortest_distance(atoms)) < MIN_DISTANCE:
         raise Rejected(f"two atoms closer than {MIN_DISTANCE} Å", f"{shortest:.2f} Å")
+    if atoms.get_volume() / len(atoms) < MIN_VOLUME:
+        raise Rejected(f"less than {MIN_VOLUME} Å3 for an atom")
     symbols = atoms.get_chemical_symbols()
     elements = sum(references[symbol] for symbol in symbols)
     energy = (atoms.get_potential_energy() - elements) / len(atoms)
