@@ -9,7 +9,8 @@ a message is not sent straight back where it came from: k is not i in the same i
 Rewritings that leave the result as it is:
 - Edges that carry equal messages by symmetry are computed once (`orbits`), and so are atoms.
 - Products with concatenations are sums of products, those with elements done once per element.
-- The output blocks run side by side, and their last linear map comes after the mean over atoms.
+- The output blocks run side by side. Their first two linear maps, with nothing between them, are
+  one, and their last comes after the mean over atoms.
 """
 
 from __future__ import annotations
@@ -152,8 +153,10 @@ class Output(nn.Module):
         weight = geometry.radial @ self.radial.transpose(0, 1).flatten(1)
         edges = torch.stack(messages, 1) * weight.unflatten(1, (blocks, hidden))
         atoms = _sum_by(edges.index_select(0, geometry.edge), geometry.atom, geometry.num_atoms)
-        atoms = torch.baddbmm(self.up_bias, atoms.transpose(0, 1), self.up_weight)
-        for bias, layer in zip(self.bias, self.weight, strict=True):
+        enter = self.up_weight @ self.weight[0]  # nothing stands between these two maps
+        shift = torch.baddbmm(self.bias[0], self.up_bias, self.weight[0])
+        atoms = functional.silu(torch.baddbmm(shift, atoms.transpose(0, 1), enter))
+        for bias, layer in zip(self.bias[1:], self.weight[1:], strict=True):
             atoms = functional.silu(torch.baddbmm(bias, atoms, layer))
         atoms = atoms.transpose(0, 1).flatten(1).index_select(0, geometry.atom_class)
         total = _sum_by(atoms.to(self.last.dtype), crystals.crystal_of_atom, crystals.num_crystals)
@@ -176,7 +179,7 @@ class DimeNetPlusPlus(nn.Module):
         cutoff: c in Å; longer edges carry nothing.
         out_dim: width of the result.
         envelope_exponent: p - 1 in the envelope.
-        output_layers: hidden layers of each output block.
+        output_layers: hidden layers of each output block, at least one.
         no_return_to: which triplets k -> j -> i are left out: "image", those with k = i in the
             same periodic image ([D]); "atom", those with k = i in any image, the rule of the
             published code, under which the result depends on the choice of the cell.

@@ -16,6 +16,7 @@ from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.errors import CheckpointError, ConfigError, DatasetError, StructureError
 from cdvae_core.graph import MultiGraph
 from cdvae_core.metrics.official_predictor import UNITS, OfficialPredictor
+from cdvae_core.nn.dimenet import DimeNetPlusPlus
 
 SHARED = Path(os.environ.get("CDVAE_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 GOLDEN = SHARED / "golden" / "official_property" / "perovskite.json.gz"
@@ -47,7 +48,9 @@ def structure(entry: dict) -> Structure:
     return Structure(lattice, cell["atomic_numbers"], cell["frac_coords"])
 
 
-def given_graph(entries: list[dict]) -> tuple[CrystalBatch, MultiGraph]:
+def given_graph(
+    entries: list[dict], dtype: torch.dtype = torch.float32
+) -> tuple[CrystalBatch, MultiGraph]:
     """The crystals and the edges that came with them, for atoms that are moved into the cell."""
     crystals, parts, first = [], [], 0
     for entry in entries:
@@ -64,7 +67,7 @@ def given_graph(entries: list[dict]) -> tuple[CrystalBatch, MultiGraph]:
         crystals.append(crystal)
         first += crystal.num_atoms
     arrays = (torch.as_tensor(np.concatenate(p)) for p in zip(*parts, strict=True))
-    return CrystalBatch.from_crystals(crystals), MultiGraph(*arrays)
+    return CrystalBatch.from_crystals(crystals, dtype), MultiGraph(*arrays)
 
 
 def predictions(entries: list[dict]) -> np.ndarray:
@@ -92,13 +95,64 @@ def test_agrees_on_all_edges_built_here(perovskite: OfficialPredictor, golden: l
 
 
 def test_double_precision_agrees(perovskite: OfficialPredictor, golden: list[dict]) -> None:
-    crystals, graph = given_graph(golden[:20])
+    crystals, graph = given_graph(golden[:20], torch.float64)
     double = OfficialPredictor(perovskite.encoder.double(), perovskite.mean, perovskite.std)
     try:
-        result = double.predict_graphs(crystals.to(dtype=torch.float64), graph)
+        result = double.predict_graphs(crystals, graph)
     finally:
         perovskite.encoder.float()
     assert np.abs(result - predictions(golden[:20])).max() < 1e-5
+
+
+def moved(
+    crystals: CrystalBatch, graph: MultiGraph, rng: np.random.Generator
+) -> tuple[CrystalBatch, MultiGraph]:
+    """Each crystal turned, shifted and its atoms permuted, with the same bonds."""
+    after, new_place, shift, first = [], [], [], 0
+    for crystal in crystals.to_crystals():
+        order = rng.permutation(crystal.num_atoms)
+        turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        frac = crystal.frac_coords[order] + rng.random(3)
+        other = Crystal(crystal.atomic_numbers[order], frac, crystal.lattice @ turn)
+        place = np.argsort(order)
+        new_place.append(place + first)
+        shift.append(np.rint(frac - other.frac_coords)[place])
+        after.append(other)
+        first += crystal.num_atoms
+    place = torch.as_tensor(np.concatenate(new_place))
+    cells = torch.as_tensor(np.concatenate(shift)).long()
+    image = graph.image + cells[graph.source] - cells[graph.target]
+    order = torch.argsort(place[graph.target])
+    source, target = place[graph.source][order], place[graph.target][order]
+    return (
+        CrystalBatch.from_crystals(after, crystals.lattice.dtype),
+        MultiGraph(source, target, image[order]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=str
+)
+def test_trained_weights_are_invariant_on_real_crystals(
+    perovskite: OfficialPredictor, golden: list[dict], dtype: torch.dtype, tolerance: float
+) -> None:
+    crystals, graph = given_graph(golden, dtype)
+    encoder = DimeNetPlusPlus(out_dim=1)
+    encoder.load_state_dict(perovskite.encoder.state_dict())
+    encoder.to(dtype)
+    with torch.no_grad():
+        expected = encoder(crystals, graph)
+        result = encoder(*moved(crystals, graph, np.random.default_rng(0)))
+    assert (result - expected).abs().max() < tolerance * expected.std()
+
+
+def test_sharing_equal_edges_changes_nothing(
+    perovskite: OfficialPredictor, golden: list[dict]
+) -> None:
+    crystals, graph = given_graph(golden)
+    shared = perovskite.encoder(crystals, graph)
+    crystals.frac_coords.requires_grad_()  # each edge by itself
+    assert (perovskite.encoder(crystals, graph) - shared).abs().max() < 1e-5
 
 
 def test_diamond_and_rock_salt_have_plausible_energies() -> None:
