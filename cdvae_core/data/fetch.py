@@ -84,7 +84,12 @@ def fetch(
     if not spec.files:
         raise DatasetError(f"{spec.name} needs no fetching: it ships with the package or is yours")
     folder = raw_folder(spec.name, root)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(
+            f"{folder} cannot be made ({error.strerror}): set CDVAE_DATA to a folder of yours"
+        ) from error
     if from_folder is None:
         return _download_all(spec, folder, url, progress)
     return _take(spec, from_folder, folder)
@@ -105,8 +110,15 @@ def fetched(spec: DatasetSpec, root: Path | None = None) -> RawSource | None:
 
 
 def read_raw(spec: DatasetSpec, source: RawSource, split: str) -> list[Entry]:
-    """The entries of a fetched split, in the order of the file."""
-    return read_table(source.folder / source.files[split], spec.properties)
+    """The entries of a fetched split, in the order of the file.
+
+    Raises:
+        DatasetError: the file is gone or damaged.
+    """
+    path = source.folder / source.files[split]
+    if not path.exists():
+        raise DatasetError(f"{path} is gone: run `cdvae data fetch {spec.name}` again")
+    return read_table(path, spec.properties)
 
 
 def _finish(folder: Path, files: dict[str, str], notes: dict[str, list[str]]) -> RawSource:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from pymatgen.analysis.local_env import CrystalNN
@@ -132,7 +134,8 @@ def prepare_split(
         folder: where the file of the split goes.
         dataset, split: names.
         notes: what is incomplete; part of the fingerprint.
-        workers: processes; 1 works in this one.
+        workers: processes; 1 works in this one. A script that asks for more needs the usual
+            `if __name__ == "__main__"`, since each process imports it.
         progress: show a bar on stderr.
 
     Returns:
@@ -187,7 +190,9 @@ def _work(
         return
     with (
         _one_thread(),
-        ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            min(workers, len(todo)), get_context("spawn"), initializer=_start_worker
+        ) as pool,
     ):
         futures = [pool.submit(_prepare_shard, chunk, shard, info) for chunk, shard in todo]
         try:
@@ -200,6 +205,19 @@ def _work(
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """In a worker: finish the shard in hand on Ctrl-C, but do not outlive a killed parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def test_a_failed_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DatasetError, match=r"toy-train.safetensors cannot be written: No space"):
         write_split(path, fake_arrays(3), SplitInfo("toy", "train"))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

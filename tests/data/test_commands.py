@@ -68,7 +68,7 @@ def test_killed_for_good_and_run_again(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "many.csv").write_text("\n".join(["id,cif", *rows]))
     code = "from cdvae_core.cli import main; main()"
     command = [sys.executable, "-c", code, "data", "build", str(tmp_path / "many.csv")]
-    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.DEVNULL)
     parts = cache / "prepared" / "many-train.parts"
     while len(list(parts.glob("*.safetensors"))) < 4:
         assert process.poll() is None

@@ -212,6 +212,18 @@ def test_a_damaged_record_is_named(spec: DatasetSpec, tmp_path: Path) -> None:
         fetched(spec, tmp_path)
 
 
+def test_files_that_are_gone_and_folders_that_cannot_be(
+    spec: DatasetSpec, server: type[Server], tmp_path: Path
+) -> None:
+    source = fetch(spec, root=tmp_path, url=server.url, progress=False)
+    (source.folder / "val.csv").unlink()
+    with pytest.raises(DatasetError, match=r"val.csv is gone: run `cdvae data fetch toy` again"):
+        read_raw(spec, source, "val")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DatasetError, match=r"cannot be made .* set CDVAE_DATA"):
+        fetch(spec, root=tmp_path / "file", url=server.url)
+
+
 def test_the_addresses_are_pinned() -> None:
     assert fetching.OFFICIAL_URL.endswith(
         "/txie-93/cdvae/f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea/data"
