@@ -13,7 +13,12 @@ from app.services.facts import CrystalFacts
 
 def crystal_title(formula: str, detail: str = "") -> None:
     """The formula, set like a heading, and a quiet line beside it."""
-    st.html(f'<p class="formula">{escape(pretty(formula))}<span>{escape(detail)}</span></p>')
+    small_title(pretty(formula), detail)
+
+
+def small_title(text: str, detail: str = "") -> None:
+    """Words set like a formula, and a quiet line beside them."""
+    st.html(f'<p class="formula">{escape(text)}<span>{escape(detail)}</span></p>')
 
 
 def facts_panel(facts: CrystalFacts, more: Iterable[tuple[str, str]] = ()) -> None:

@@ -38,11 +38,10 @@ def gallery_row(info: CheckpointInfo) -> None:
     for column, (name, crystal) in zip(st.columns(3, gap="medium"), gallery(split), strict=False):
         with column:
             crystal_view(crystal, key=f"gallery-{name}", label=name, height=260)
-            with st.container(horizontal=True, vertical_alignment="center"):
-                crystal_title(formula(crystal.atomic_numbers), name)
-                if st.button("See it on the map", key=f"open-{name}", type="tertiary"):
-                    select(name)
-                    st.switch_page("views/latent_map.py")
+            crystal_title(formula(crystal.atomic_numbers), name)
+            if st.button("See it on the map", key=f"open-{name}", icon=":material/scatter_plot:"):
+                select(name)
+                st.switch_page("views/latent_map.py")
 
 
 def dataset_panel(info: CheckpointInfo) -> None:

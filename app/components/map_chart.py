@@ -71,7 +71,7 @@ def map_figure(
         _add_classes(figure, of, colouring, caught)
     if point is not None:
         x, y = of.places[point]
-        ring = {"symbol": "circle-open", "size": 17, "color": MARK, "line": {"width": 3}}
+        ring = {"symbol": "circle-open", "size": 19, "color": MARK, "line": {"width": 3}}
         figure.add_scattergl(
             x=[x], y=[y], customdata=[point], mode="markers", marker=ring, name="selected",
             showlegend=False, hoverinfo="skip", selected={"marker": {"opacity": 1}},

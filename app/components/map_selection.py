@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app import cache
-from app.components.crystal_facts import crystal_title, facts_panel
+from app.components.crystal_facts import crystal_title, facts_panel, small_title
 from app.components.crystal_viewer import crystal_view
 from app.components.selection import select
 from app.services.chemistry import pretty
@@ -51,7 +51,7 @@ def group_panel(of: LatentMap, group: list[int]) -> None:
     """Several crystals: the first few as pictures, all of them as a table."""
     drawn = min(len(group), PICTURES)
     more = f", the first {drawn} drawn" if len(group) > drawn else ""
-    crystal_title(f"{len(group):,} crystals", f"in the lasso{more}")
+    small_title(f"{len(group):,} crystals", f"in the lasso{more}")
     columns = st.columns(2)
     for place, point in enumerate(group[:drawn]):
         with columns[place % 2]:
@@ -60,7 +60,7 @@ def group_panel(of: LatentMap, group: list[int]) -> None:
             st.button(pretty(name), key=f"pick-{place}", on_click=select, args=(of.ids[point],))
     table = {
         "Formula": [pretty(of.formulas[i]) for i in group],
-        "id": [of.ids[i] for i in group],
+        "Id": [of.ids[i] for i in group],
         "Atoms": of.num_atoms[group],
         "Density, g/cm³": of.density[group].round(2),
     }

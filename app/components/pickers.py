@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import streamlit as st
 
 from app.components.page import error_box
@@ -15,7 +17,7 @@ from cdvae_core.errors import CheckpointError, DatasetError
 SPLIT_NAMES = {"train": "Train", "val": "Validation", "test": "Test"}
 
 
-def checkpoint_picker() -> CheckpointInfo:
+def checkpoint_picker(width: int | Literal["stretch"] = "stretch") -> CheckpointInfo:
     """The chosen checkpoint; an error box, and no more of the page, where there is none."""
     with error_box():
         folders = checkpoints.checkpoint_folders()
@@ -25,7 +27,7 @@ def checkpoint_picker() -> CheckpointInfo:
                 "`cdvae train perov_like_small` makes one"
             )
         name = st.selectbox(
-            "Checkpoint", list(folders), key="checkpoint", bind="query-params",
+            "Checkpoint", list(folders), key="checkpoint", bind="query-params", width=width,
             help="A trained model: a folder in checkpoints/ or in CDVAE_CHECKPOINTS.",
         )  # fmt: skip
         return checkpoints.describe(folders[name])

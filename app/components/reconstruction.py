@@ -110,14 +110,15 @@ def _outcome(outcome: Reconstruction, frames: list[Frame], name: str) -> None:
     st.subheader("Original and reconstruction", anchor=False)
     if not outcome.complete:
         st.html('<p class="note">The run was stopped, so this is an unfinished crystal.</p>')
-    left, middle, right = st.columns([2, 2, 1.3], gap="medium")
-    pairs = (("Original", outcome.original, left), ("Reconstruction", outcome.result, middle))
-    for title, crystal, column in pairs:
+    pairs = (("Original", outcome.original), ("Reconstruction", outcome.result))
+    for column, (title, crystal) in zip(st.columns(2, gap="medium"), pairs, strict=True):
         with column:
             crystal_title(formula(crystal.atomic_numbers), title)
             crystal_view(crystal, key=f"compare-{title}", label=f"{title} of {name}", height=300)
-    with right:
+    left, right = st.columns(2, gap="medium")
+    with left:
         _comparison(outcome)
+    with right:
         _downloads(outcome, frames, name)
 
 

@@ -55,7 +55,7 @@ export class Scene3D {
       this.viewer.setStyle({ elem: symbol }, this.hidden.has(symbol) ? {} : style);
     }
     this.drawCell(frame.c, palette);
-    this.viewer.render();
+    if (this.visible()) this.viewer.render();
   }
 
   atoms(frame, elements) {
@@ -101,6 +101,8 @@ export class Scene3D {
 
   // c points up, a little turn shows all three axes, and cell and atoms fill the view.
   fit(frame, elements) {
+    if (!this.visible()) { this.unfitted = [frame, elements]; return; }
+    this.unfitted = null;
     const points = corners(frame.c).map((p) => ({ ...xyz(p), r: 0.5 }));
     frame.n.forEach((z, i) => points.push({ ...xyz(frame.x.slice(3 * i, 3 * i + 3)), r: elements[z][2] }));
     this.viewer.setView([0, 0, 0, 0, 0, 0, 0, 1]);
@@ -127,11 +129,18 @@ export class Scene3D {
     };
     const [[width, x], [height, y]] = [span("x"), span("y")];
     this.viewer.translate(box.left + window.scrollX + box.width / 2 - x,
-      box.top + window.scrollY + box.height * 0.485 - y);
-    this.viewer.zoom(Math.min((0.86 * box.width) / width, (0.84 * box.height) / height));
+      box.top + window.scrollY + box.height / 2 - y);
+    this.viewer.zoom(Math.min((0.86 * box.width) / width, (0.88 * box.height) / height));
   }
 
   spin(on) { this.viewer.spin(on ? "vy" : false, 0.6); }
 
-  resize() { this.viewer.resize(); this.viewer.render(); }
+  resize() {
+    this.viewer.resize();
+    if (!this.visible()) return;
+    this.viewer.render();
+    if (this.unfitted) this.fit(...this.unfitted);
+  }
+
+  visible() { const { width, height } = this.viewer.getCanvas(); return width > 0 && height > 0; }
 }

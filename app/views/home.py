@@ -14,7 +14,7 @@ page_header(
     "A generative model of crystals. It writes a crystal down as a list of numbers, and it turns "
     "noise back into a crystal by following what it has learned about where atoms belong.",
 )
-info = checkpoint_picker()
+info = checkpoint_picker(width=380)
 model_line(info)
 
 gallery_row(info)

@@ -43,7 +43,7 @@ with right:
     else:
         selection_panel(latent_map, point)
 
-if point is not None:
+if point is not None and len(group) < 2:
     st.divider()
     st.header("From noise back to the crystal", anchor=False)
     split, index = latent_map.locate(point)
