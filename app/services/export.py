@@ -10,13 +10,18 @@ from app.services.reconstruct import Frame
 
 def trajectory_extxyz(frames: Sequence[Frame]) -> str:
     """One extxyz image per kept step, with its level, sigma and score norm."""
+    from ase import Atoms
     from ase.io import write
-
-    from cdvae_core.structures import to_ase
 
     images = []
     for frame in frames:
-        atoms = to_ase(frame.crystal)
+        crystal = frame.crystal
+        atoms = Atoms(
+            crystal.atomic_numbers,
+            cell=crystal.lattice,
+            scaled_positions=crystal.frac_coords,
+            pbc=True,
+        )
         atoms.info |= {
             "step": frame.index,
             "level": frame.level,

@@ -83,18 +83,19 @@ def _work(
 
     _check_size(model, split, index)
     batch = split.batch([index]).to(model.device)
-    with torch.no_grad():
-        mu, _ = model.encode(batch.crystals, batch.graph)
     generator = torch.Generator(model.device).manual_seed(seed)
     last: Frame | None = None
-    for step in langevin.sample(model, mu, schedule=schedule, generator=generator):
-        stop = job.stopping
-        if stop or step.index % stride(step.total) == 0 or step.index == step.total - 1:
-            last = _frame(step)
-            job.append(last)
-            job.report((step.index + 1) / step.total, f"step {step.index + 1:,} of {step.total:,}")
-        if stop:
-            break
+    with torch.no_grad():
+        mu, _ = model.encode(batch.crystals, batch.graph)
+        for step in langevin.sample(model, mu, schedule=schedule, generator=generator):
+            stop = job.stopping
+            if stop or step.index % stride(step.total) == 0 or step.index == step.total - 1:
+                last = _frame(step)
+                job.append(last)
+                done = step.index + 1
+                job.report(done / step.total, f"step {done:,} of {step.total:,}")
+            if stop:
+                break
     if last is None:
         raise CdvaeError("the schedule has no steps")
     return compare(split.crystal(index), last.crystal, last.index == last.total - 1)

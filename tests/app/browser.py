@@ -60,7 +60,9 @@ def running_app(environment: dict[str, str]) -> Iterator[str]:
 def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
     for _ in range(240):
         if server.poll() is not None:
-            raise RuntimeError(f"the app ended with {server.returncode}: see tests/artifacts/app.log")
+            raise RuntimeError(
+                f"the app ended with {server.returncode}: see tests/artifacts/app.log"
+            )
         try:
             with urlopen(f"{address}/_stcore/health", timeout=5):
                 return
@@ -111,9 +113,13 @@ def quiet(page: Page) -> None:
     """Wait until the app has nothing left to do and every 3D view is drawn."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
     page.wait_for_function(
-        """() => [...document.querySelectorAll('[data-testid="stBidiComponentRegular"], [data-testid="stBidiComponentIsolated"]')].every(
-             (host) => { const root = (host.shadowRoot ?? [...host.querySelectorAll('*')].find(e => e.shadowRoot)?.shadowRoot ?? host);
-                         const view = root.querySelector('.crystal'); return !view || view.dataset.state !== 'loading'; })"""
+        """() => {
+          const roots = [document];
+          for (const e of document.querySelectorAll("*")) {
+            if (e.shadowRoot) roots.push(e.shadowRoot);
+          }
+          return roots.every((r) => !r.querySelector('.crystal[data-state="loading"]'));
+        }"""
     )
 
 

@@ -101,6 +101,7 @@ def _write_checkpoint(made: World) -> None:
     model.save(made.tiny)
     (made.tiny / "loss.png").write_bytes(PICTURE)
     (made.tiny / "card.md").write_text(
-        "# Tiny\n\nAn untrained model for tests.\n\n![loss curve](loss.png)\n\n![x](../secret.png)\n"
+        "# Tiny\n\nAn untrained model for tests.\n\n"
+        "![loss curve](loss.png)\n\n![x](../secret.png)\n"
     )
     (made.checkpoints / "secret.png").write_bytes(PICTURE)

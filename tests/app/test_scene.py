@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from app.services.scene import elements_of, face_images, scene
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.services.scene import elements_of, face_images, scene
 from cdvae_core.crystal import Crystal
 
 
