@@ -1,0 +1,266 @@
+"""Training: exact resume, gradients that are not finite, time limits, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from examples import made_split, perovskite_splits, perovskites
+from torch import Tensor
+
+import cdvae_core.train as training
+from cdvae_core import CDVAE
+from cdvae_core.crystal import CrystalBatch
+from cdvae_core.data.cache import CachedSplit
+from cdvae_core.errors import ConfigError, TrainingError
+from cdvae_core.experiment import Experiment, read
+from cdvae_core.losses import Losses
+
+SMALL = [
+    "dataset=made",
+    "model.prop=energy",
+    "model.latent_dim=16",
+    "model.head_hidden=16",
+    "model.encoder.hidden=16",
+    "model.encoder.blocks=1",
+    "model.encoder.int_emb=8",
+    "model.encoder.out_emb=16",
+    "model.decoder.hidden=16",
+    "model.decoder.blocks=1",
+    "model.decoder.neighbours=8",
+    "model.decoder.num_radial=16",
+    "model.decoder.triplet_emb=8",
+    "recipe.epochs=3",
+    "recipe.batch_size=32",
+    "recipe.micro_batch=16",
+    "recipe.validate_every=2",
+    "recipe.warmup_steps=4",
+    "recipe.noise_draws=1",
+]
+CPU = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+
+
+def experiment(*overrides: str) -> Experiment:
+    return read("perov_like_small", [*SMALL, *overrides])
+
+
+@pytest.fixture(autouse=True)
+def splits(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, CachedSplit]]:
+    """96 crystals: three steps of two micro-batches in an epoch."""
+    known = perovskite_splits()
+    monkeypatch.setattr(training, "open_split", lambda dataset, split: known[split])
+    yield known
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return CDVAE.load(run / "model").state_dict()
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the time be up after so many optimiser steps."""
+    original = training.StateKeeper.on_train_batch_end
+
+    def on_train_batch_end(self: Any, trainer: Any, *args: Any) -> None:
+        if trainer.global_step >= step:
+            self.deadline = 0.0
+        original(self, trainer, *args)
+
+    monkeypatch.setattr(training.StateKeeper, "on_train_batch_end", on_train_batch_end)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "open_split", lambda dataset, split: perovskite_splits()[split])
+        training.train(experiment(), run, **CPU)
+    return run
+
+
+def test_a_run_leaves_model_state_and_logs(uninterrupted: Path) -> None:
+    model = CDVAE.load(uninterrupted / "model")
+    said = model.provenance
+    assert (said["epochs"], said["steps"], said["skipped_steps"]) == (3, 9, 0)
+    assert said["dataset"] == "made" and said["train_crystals"] == 96
+    assert said["recipe"]["epochs"] == 3 and said["loss_weights"]["coordinates"] == 10
+    assert list(uninterrupted.glob("logs/*/events*"))
+    (table,) = uninterrupted.glob("logs/*/metrics.csv")
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert any(row.get("val/loss") for row in rows)
+    assert {"val/coordinates", "val/types", "val/kl", "val/prop"} <= rows[0].keys()
+
+
+def test_the_same_seed_trains_the_same_weights(uninterrupted: Path, tmp_path: Path) -> None:
+    training.train(experiment(), tmp_path / "again", **CPU)
+    assert_same(weights(uninterrupted), weights(tmp_path / "again"))
+
+
+def test_another_seed_trains_others(uninterrupted: Path, tmp_path: Path) -> None:
+    training.train(experiment("recipe.seed=1"), tmp_path / "other", **CPU)
+    assert not torch.equal(
+        weights(uninterrupted)["fc_mu.weight"], weights(tmp_path / "other")["fc_mu.weight"]
+    )
+
+
+@pytest.mark.parametrize("step", [2, 3, 7], ids=["mid-epoch", "epoch's end", "after validation"])
+def test_resume_is_exact(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    run = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        stop_after(patch, step)
+        training.train(experiment(), run, **CPU)
+    assert CDVAE.load(run / "model").provenance["steps"] == step
+    training.train(experiment(), run, resume=True, **CPU)
+    assert CDVAE.load(run / "model").provenance["steps"] == 9
+    assert_same(weights(uninterrupted), weights(run))
+
+
+def test_max_time_stops_with_everything_saved(tmp_path: Path) -> None:
+    run = tmp_path / "short"
+    training.train(experiment("recipe.epochs=100000"), run, max_time=timedelta(seconds=0), **CPU)
+    assert CDVAE.load(run / "model").provenance["steps"] == 1
+    assert (run / "last.ckpt").is_file()
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, bad_calls: set[int]) -> None:
+    """Let some micro-batches have a loss that is not a number."""
+    original, count = training.losses, [0]
+
+    def losses(model: CDVAE, crystals: CrystalBatch, *args: Any, **options: Any) -> Losses:
+        record = original(model, crystals, *args, **options)
+        if model.training:
+            count[0] += 1
+            if count[0] in bad_calls:
+                object.__setattr__(record, "kl", record.kl * math.nan)
+        return record
+
+    monkeypatch.setattr(training, "losses", losses)
+
+
+def test_gradients_that_are_not_finite_are_skipped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, {3, 9, 10})  # in the second and in the fifth step
+    run = tmp_path / "some"
+    training.train(experiment("recipe.max_skipped=2"), run, **CPU)
+    assert CDVAE.load(run / "model").provenance["skipped_steps"] == 2
+    assert all(t.isfinite().all() for t in weights(run).values())
+
+
+def test_too_many_of_them_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, set(range(1000)))
+    with pytest.raises(TrainingError, match=r"3 steps.*recipe\.learning_rate"):
+        training.train(experiment("recipe.max_skipped=2"), tmp_path / "bad", **CPU)
+
+
+def test_start_from_a_checkpoint(uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "on"
+    training.train(
+        experiment("recipe.epochs=1", "recipe.learning_rate=1e-12",
+                   "recipe.final_learning_rate=1e-12"),
+        run, init=uninterrupted / "model", **CPU,
+    )  # fmt: skip
+    before, after = weights(uninterrupted), weights(run)
+    assert all(torch.allclose(before[n], after[n], atol=1e-6) for n in before)
+    said = CDVAE.load(run / "model").provenance
+    assert said["initialised_from"] == str(uninterrupted / "model")
+
+
+def test_start_from_a_checkpoint_of_another_shape(uninterrupted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="another model section"):
+        training.train(
+            experiment("model.latent_dim=8"), tmp_path / "on", init=uninterrupted / "model", **CPU
+        )
+
+
+def test_what_cannot_be_trained(tmp_path: Path, splits: dict[str, CachedSplit]) -> None:
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        training.train(experiment(), tmp_path / "none", resume=True, **CPU)
+    with pytest.raises(ConfigError, match=r"max_atoms is 4.*5 atoms.*model\.max_atoms=5"):
+        training.train(experiment("model.max_atoms=4"), tmp_path / "big", **CPU)
+    with pytest.raises(ConfigError, match="batch_size 128 exceeds the 96"):
+        training.train(experiment("recipe.batch_size=128"), tmp_path / "few", **CPU)
+    with pytest.raises(ValueError, match="gap"):
+        training.train(experiment("model.prop=gap"), tmp_path / "gap", **CPU)
+    for name in ("none", "big", "gap"):
+        assert not (tmp_path / name).exists()
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        training.train(experiment(), run, **CPU)
+    with pytest.raises(ConfigError, match="--resume"):
+        training.train(experiment(), run, **CPU)
+
+
+def test_a_finished_run_is_not_overwritten(uninterrupted: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a run"):
+        training.train(experiment(), uninterrupted, **CPU)
+
+
+def test_averaged_weights_are_saved_and_validated(tmp_path: Path) -> None:
+    """With a decay of one nothing is ever averaged in: the first weights stay."""
+    run = tmp_path / "still"
+    training.train(experiment("recipe.ema_decay=1.0", "recipe.epochs=1"), run, **CPU)
+    first = training.build(experiment(), perovskite_splits()["train"]).state_dict()
+    after = weights(run)
+    assert all(torch.allclose(first[n], after[n], atol=1e-6) for n in first)
+
+
+def test_fitting_the_scalers_on_one_crystal() -> None:
+    """However little there is to fit, a prediction must be a number."""
+    one = made_split(perovskites(1))
+    model = training.build(experiment(), one)
+    assert all(math.isfinite(v) for v in (*model.scalers.lattice_std, model.scalers.prop_std))
+
+
+def test_learning_rate_rises_then_falls(splits: dict[str, CachedSplit]) -> None:
+    plan = experiment("recipe.warmup_steps=10", "recipe.learning_rate=0.001")
+    model = training.build(plan, splits["train"])
+    module = training.Training(model, plan, splits["train"], splits["val"])
+    rates = [module._rate(step, 100) for step in range(120)]
+    assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    floor = plan.recipe.final_learning_rate / 0.001
+    assert rates[100] == rates[119] == pytest.approx(floor)
+
+
+def test_building_draws_nothing_from_the_global_generator(splits: dict[str, CachedSplit]) -> None:
+    before = torch.get_rng_state()
+    training.build(experiment(), splits["train"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bfloat16_changes_the_losses_little(tmp_path: Path) -> None:
+    """The first validation loss agrees to 5 % after one epoch."""
+    found = []
+    for precision in ("32-true", "bf16-mixed"):
+        run = tmp_path / precision
+        training.train(
+            experiment("recipe.epochs=1", "recipe.validate_every=1",
+                       f"recipe.precision={precision}"),
+            run, **CPU,
+        )  # fmt: skip
+        (table,) = run.glob("logs/*/metrics.csv")
+        with table.open() as file:
+            found.append(
+                [float(row["val/coordinates"]) for row in csv.DictReader(file)
+                 if row.get("val/coordinates")][-1]
+            )  # fmt: skip
+    assert found[1] == pytest.approx(found[0], rel=0.05)
