@@ -64,7 +64,7 @@ class DatasetSpec:
 _SPECS = (
     DatasetSpec(
         "perov_like",
-        "5,000 perovskites relaxed with CHGNet, ABX3 on Castelli's composition grid",
+        "perovskites ABX3 relaxed with CHGNet, on Castelli's composition grid",
         {"formation_energy_per_atom": "eV/atom"},
         "formation_energy_per_atom",
         5,
@@ -73,7 +73,7 @@ _SPECS = (
     ),
     DatasetSpec(
         "mp_like",
-        "2,000 crystals of many structure types relaxed with CHGNet",
+        "crystals of many structure types relaxed with CHGNet",
         {"formation_energy_per_atom": "eV/atom"},
         "formation_energy_per_atom",
         12,
