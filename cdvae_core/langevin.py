@@ -181,7 +181,6 @@ def start(
     return CrystalBatch(atomic_numbers, frac, lattice.to(z.dtype), num_atoms)
 
 
-@torch.no_grad()
 def _steps(
     model: CDVAE,
     z: Tensor,
@@ -198,16 +197,17 @@ def _steps(
     )
     to_frac = torch.linalg.inv(crystals.lattice)[crystals.crystal_of_atom]
     for index, (level, step, sigma, noisy) in enumerate(_plan(schedule)):
-        score = model.score(z, crystals, images)
-        alpha = schedule.epsilon * (sigma / schedule.sigmas[-1]) ** 2
-        move = score.vectors * (alpha / sigma)
-        if noisy:
-            noise = torch.randn(move.shape, generator=generator, device=z.device, dtype=z.dtype)
-            move = move + noise * (2 * alpha) ** 0.5
-        frac = wrap(crystals.frac_coords + torch.einsum("ai,aij->aj", move, to_frac))
-        types = crystals.atomic_numbers if atomic_numbers is not None else _types(score)
-        crystals = crystals.replace(frac_coords=frac, atomic_numbers=types)
-        norm = _rms(score.vectors, crystals)
+        with torch.no_grad():  # not around the generator: the caller's mode is its own
+            score = model.score(z, crystals, images)
+            alpha = schedule.epsilon * (sigma / schedule.sigmas[-1]) ** 2
+            move = score.vectors * (alpha / sigma)
+            if noisy:
+                noise = torch.randn(move.shape, generator=generator, device=z.device, dtype=z.dtype)
+                move = move + noise * (2 * alpha) ** 0.5
+            frac = wrap(crystals.frac_coords + torch.einsum("ai,aij->aj", move, to_frac))
+            types = crystals.atomic_numbers if atomic_numbers is not None else _types(score)
+            crystals = crystals.replace(frac_coords=frac, atomic_numbers=types)
+            norm = _rms(score.vectors, crystals)
         yield LangevinStep(level, step, index, schedule.total, sigma, crystals, norm)
 
 
