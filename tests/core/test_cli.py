@@ -1,0 +1,216 @@
+"""The `cdvae` command from a shell: a small project from crystals to crystals, and wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from ase.io import read as read_frames
+from ase.io import write as write_frames
+from examples import perovskites, small_config, small_model
+
+from cdvae_core import CDVAE
+from cdvae_core.config import to_dict
+from cdvae_core.data.registry import DATASETS
+from cdvae_core.structures import read_crystals, to_ase
+
+HERE = Path(__file__).parent
+COMMAND = [sys.executable, "-c", "from cdvae_core.cli import main; main()"]
+
+
+def cdvae(project: Path, *arguments: str, code: int = 0) -> str:
+    """Standard output of a command that runs in the project's folder."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=project,
+        env=os.environ | {"CDVAE_DATA": str(project / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty perovskites, built into a dataset, and a recipe for a small model."""
+    folder = tmp_path_factory.mktemp("project")
+    frames = []
+    for number, crystal in enumerate(perovskites(30)):
+        atoms = to_ase(crystal)
+        atoms.info |= {"id": f"p{number}", "energy_per_atom": crystal.atomic_numbers[0] / 10}
+        frames.append(atoms)
+    write_frames(folder / "mine.extxyz", frames, format="extxyz")
+    experiment = {
+        "dataset": "mine",
+        "model": to_dict(small_config("energy_per_atom")),
+        "recipe": {"epochs": 2, "batch_size": 8, "micro_batch": 8, "validate_every": 1},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(experiment))
+    cdvae(folder, "data", "build", "mine.extxyz", "--workers", "1")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(project: Path) -> Path:
+    cdvae(project, "train", "mine.yaml", "recipe.epochs=1", "--run", "run", "--device", "cpu")
+    return project / "run" / "model"
+
+
+def test_data_list_and_info(project: Path) -> None:
+    listed = cdvae(project, "data", "list")
+    assert all(name in listed for name in (*DATASETS, "mine"))
+    assert "energy_per_atom" in cdvae(project, "data", "info", "mine")
+
+
+def test_train(trained: Path) -> None:
+    model = CDVAE.load(trained)
+    assert model.provenance["dataset"] == "mine" and model.provenance["steps"] == 3
+    assert model.config == small_config("energy_per_atom")
+    assert model.scalers.lattice_std[3] < 1e-4  # every angle is 90
+
+
+def test_print_config_needs_no_data(project: Path) -> None:
+    printed = cdvae(project, "train", "mp_20", "recipe.epochs=5", "--print-config")
+    values = yaml.safe_load(printed)
+    assert values["recipe"]["epochs"] == 5 and values["dataset"] == "mp_20"
+
+
+def test_sample(trained: Path, project: Path) -> None:
+    out = project / "sampled"
+    arguments = ("sample", str(trained), "-n", "3", "--num-atoms", "4", "--seed", "5",
+                 "--device", "cpu", "--batch-size", "2")  # fmt: skip
+    said = cdvae(project, *arguments, "--out", str(out), "--trajectory")
+    assert "3 crystals" in said
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["seed"] == 5 and len(manifest["crystals"]) == 3
+    crystals = [c for entry in manifest["crystals"] for c in read_crystals(out / entry["cif"])]
+    assert [c.num_atoms for c in crystals] == [4] * 3
+    assert len(read_frames(out / "crystals.extxyz", index=":")) == 3
+    assert len(list(out.glob("*.trajectory.extxyz"))) == 3
+    cdvae(project, *arguments, "--out", str(project / "again"))
+    for name in ("00000.cif", "00002.cif"):
+        assert (out / name).read_text() == (project / "again" / name).read_text()
+
+
+def test_reconstruct(trained: Path, project: Path) -> None:
+    out = project / "reconstructed"
+    said = cdvae(
+        project, "reconstruct", str(trained), "--dataset", "mine", "--split", "train",
+        "-n", "2", "--k", "2", "--from", "z", "--device", "cpu", "--out", str(out),
+    )  # fmt: skip
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert len(manifest["crystals"]) == 4 and len(manifest["ids"]) == 2
+    assert 0 <= manifest["match_rate"] <= 1
+    assert "of 2" in said and "StructureMatcher" in said
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(project: Path) -> None:
+    """DDP over gloo: one log, one model, equal weights on both; --max-time and --resume too."""
+    run = project / "ddp"
+    arguments = ("train", "mine.yaml", "--run", str(run), "--device", "cpu",
+                 "--devices", "2", "--strategy", "ddp")  # fmt: skip
+    cdvae(project, *arguments)
+    said = CDVAE.load(run / "model").provenance
+    assert (said["epochs"], said["steps"]) == (2, 2)  # 24 crystals on two, eight each, is one step
+    assert len(list(run.glob("logs/*/metrics.csv"))) == 1
+
+
+@pytest.mark.slow
+def test_stop_and_resume_from_the_shell(project: Path) -> None:
+    train = ("train", "mine.yaml", "--device", "cpu", "recipe.epochs=2")
+    cdvae(project, *train, "--run", "whole")
+    cdvae(project, *train, "--run", "cut", "--max-time", "00:00")
+    assert CDVAE.load(project / "cut" / "model").provenance["steps"] == 1
+    cdvae(project, *train, "--run", "cut", "--resume")
+    one, other = (CDVAE.load(project / name / "model") for name in ("whole", "cut"))
+    assert all(torch.equal(a, b) for a, b in zip(
+        one.state_dict().values(), other.state_dict().values(), strict=True
+    ))  # fmt: skip
+
+
+# Wrong input ---
+
+SAYS = {
+    "sample: no checkpoint": "nowhere",
+    "sample: a file": "notes.txt",
+    "sample: schedule": "'slow'",
+    "sample: too many atoms": "37",
+    "sample: no atoms": "0",
+    "sample: out not empty": "full",
+    "sample: out in a file": "notes.txt",
+    "sample: device": "toaster",
+    "sample: no GPU": "cuda:9",
+    "reconstruct: dataset": "nothing",
+    "reconstruct: not built": "cdvae data build",
+    "reconstruct: split": "dev",
+    "reconstruct: from": "'w'",
+    "train: no such": "nothing",
+    "train: key": "recipe.epoch",
+    "train: value": "many",
+    "train: yaml": "recipe.epochs=[",
+    "train: time": "90",
+    "train: init": "nowhere",
+    "train: resume": "nothing to resume",
+    "train: not built": "cdvae data build",
+    "train: device": "toaster",
+    "train: devices": "two",
+    "train: strategy": "magic",
+    "data info: name": "nothing",
+    "data fetch: name": "nothing",
+    "data fetch: empty folder": "full",
+    "data build: nothing there": "nothing.csv",
+    "data build: empty file": "empty.csv",
+    "data build: text": "notes.txt",
+    "data build: no cif column": "cif",
+    "data build: broken CIF": "broken",
+    "data build: no volume": "volume",
+    "data build: unknown element": "Zz",
+    "data build: NaN": "nan",
+    "data build: 10,000 atoms": "10000",
+}
+USAGE = ("sample: n", "sample: out missing", "no such command")
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    checkpoint = tmp_path_factory.mktemp("checkpoint") / "model"
+    small_model(0).save(checkpoint)
+    folder = tmp_path_factory.mktemp("wrong")
+    done = subprocess.run(
+        [sys.executable, HERE / "bad_commands.py", folder, checkpoint],
+        capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", SAYS)
+def test_wrong_input_is_one_sentence_and_exit_code_two(
+    answers: dict[str, dict], command: str
+) -> None:
+    said = answers[command]
+    lines = said["stderr"].strip().splitlines()
+    assert "Traceback" not in said["stderr"], lines[-1]
+    assert said["code"] == 2
+    assert SAYS[command] in lines[-1] and lines[-1].startswith("cdvae: ")
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("command", USAGE)
+def test_wrong_usage_is_exit_code_two(answers: dict[str, dict], command: str) -> None:
+    assert answers[command]["code"] == 2
+    assert "Usage: cdvae" in answers[command]["stderr"]
+
+
+@pytest.mark.parametrize("command", [*SAYS, *USAGE])
+def test_wrong_input_leaves_nothing_behind(answers: dict[str, dict], command: str) -> None:
+    assert answers[command]["new"] == [] and answers[command]["gone"] == []

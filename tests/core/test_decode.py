@@ -1,0 +1,152 @@
+"""Decoding into a folder: what is written, when, and what a bad crystal does to the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.io import read
+from examples import small_model
+from safetensors.torch import load_file
+
+from cdvae_core import decode as decoding
+from cdvae_core.decode import Decoded, Folder, decode, settings
+from cdvae_core.errors import ConfigError
+from cdvae_core.langevin import LangevinStep, Schedule
+from cdvae_core.model import CDVAE
+from cdvae_core.structures import read_crystals
+
+SHORT = Schedule((0.5, 0.1), steps_per_level=2, epsilon=0.01, denoising_steps=1)
+NAMES = [f"{i:05d}" for i in range(5)]
+
+
+@pytest.fixture
+def model() -> CDVAE:
+    return small_model(0)
+
+
+@pytest.fixture
+def z() -> torch.Tensor:
+    return torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+
+
+def opened(path: Path) -> Folder:
+    return Folder(path, settings(Path("model"), SHORT, 3, task="sample"))
+
+
+def manifest(path: Path) -> dict:
+    return json.loads((path / "manifest.json").read_text())
+
+
+def test_a_folder_of_crystals(model: CDVAE, z: torch.Tensor, tmp_path: Path) -> None:
+    folder = opened(tmp_path / "out")
+    folder.latents(z, NAMES)
+    found = [
+        item
+        for _, done in decode(model, z, NAMES, SHORT, seed=3, batch_size=2, folder=folder)
+        for item in done
+    ]
+    assert [item.name for item in found] == NAMES
+    said = manifest(tmp_path / "out")
+    assert said["seed"] == 3 and said["task"] == "sample" and said["checkpoint"] == "model"
+    assert said["schedule"]["sigmas"] == [0.5, 0.1]
+    assert [entry["name"] for entry in said["crystals"]] == NAMES
+    assert torch.equal(load_file(tmp_path / "out" / "latents.safetensors")["z"], z)
+    frames = read(tmp_path / "out" / "crystals.extxyz", index=":")
+    for item, entry, atoms in zip(found, said["crystals"], frames, strict=True):
+        assert item.crystal is not None
+        assert entry["formula"] == item.crystal.formula and atoms.info["name"] == item.name
+        (again,) = read_crystals(tmp_path / "out" / entry["cif"])
+        assert np.allclose(again.lengths, item.crystal.lengths, atol=1e-6)
+        assert np.array_equal(np.sort(again.atomic_numbers), np.sort(item.crystal.atomic_numbers))
+        assert np.allclose(atoms.cell.array, item.crystal.lattice, atol=1e-6)
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_the_manifest_names_what_is_there_when_stopped(
+    model: CDVAE, z: torch.Tensor, tmp_path: Path
+) -> None:
+    folder = opened(tmp_path / "out")
+    steps = decode(model, z, NAMES, SHORT, seed=3, batch_size=2, folder=folder)
+    for _ in range(SHORT.total + 2):  # one batch and a bit of the next
+        next(steps)
+    steps.close()
+    said = manifest(tmp_path / "out")
+    assert [entry["name"] for entry in said["crystals"]] == NAMES[:2]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.cif")) == ["00000.cif", "00001.cif"]
+
+
+def test_seed_and_batch_size_fix_the_crystals(model: CDVAE, z: torch.Tensor) -> None:
+    def coords(seed: int) -> np.ndarray:
+        steps = decode(model, z, NAMES, SHORT, seed, batch_size=2)
+        return np.concatenate([d.crystal.frac_coords for _, done in steps for d in done])
+
+    assert np.array_equal(coords(1), coords(1))
+    assert not np.array_equal(coords(1), coords(2))
+
+
+def test_batches_differ(model: CDVAE) -> None:
+    """The same latent in another batch gets other noise."""
+    z = torch.zeros(2, 16)
+    steps = decode(model, z, NAMES[:2], SHORT, seed=0, batch_size=1)
+    one, other = [d.crystal for _, done in steps for d in done]
+    assert not np.array_equal(one.frac_coords, other.frac_coords)
+
+
+def test_trajectories(model: CDVAE, z: torch.Tensor, tmp_path: Path) -> None:
+    folder = opened(tmp_path / "out")
+    steps = [step for step, _ in decode(model, z, NAMES, SHORT, 3, folder=folder, trajectory=True)]
+    for place, name in enumerate(NAMES):
+        frames = read(tmp_path / "out" / f"{name}.trajectory.extxyz", index=":")
+        assert len(frames) == SHORT.total
+        assert [f.info["sigma"] for f in frames] == pytest.approx([s.sigma for s in steps])
+        last = steps[-1].crystals.to_crystals()[place]
+        assert np.array_equal(frames[-1].numbers, last.atomic_numbers)
+
+
+@pytest.mark.parametrize("trajectory", [False, True])
+def test_a_bad_crystal_spoils_no_other(
+    model: CDVAE,
+    z: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trajectory: bool,
+) -> None:
+    original = decoding.sample
+
+    def sample(*args: object, **options: object):
+        for step in original(*args, **options):
+            lattice = step.crystals.lattice.clone()
+            lattice[1] *= 0.01
+            yield LangevinStep(**vars(step) | {"crystals": step.crystals.replace(lattice=lattice)})
+
+    monkeypatch.setattr(decoding, "sample", sample)
+    folder = opened(tmp_path / "out")
+    found: list[Decoded] = []
+    for _, done in decode(model, z, NAMES, SHORT, 3, folder=folder, trajectory=trajectory):
+        found += done
+    assert [item.crystal is None for item in found] == [False, True, False, False, False]
+    assert "volume" in found[1].problem
+    said = manifest(tmp_path / "out")["crystals"]
+    assert "volume" in said[1]["problem"] and "cif" not in said[1]
+    assert len(list((tmp_path / "out").glob("*.cif"))) == 4
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ConfigError, match="not empty"):
+        opened(tmp_path)
+    with pytest.raises(ConfigError):
+        opened(tmp_path / "mine.txt")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    opened(tmp_path / "new" / "deep")
+    assert manifest(tmp_path / "new" / "deep")["crystals"] == []
+
+
+def test_fixed_number_of_atoms(model: CDVAE, z: torch.Tensor) -> None:
+    sizes = torch.tensor([1, 2, 3, 4, 5])
+    steps = decode(model, z, NAMES, SHORT, 0, num_atoms=sizes, batch_size=2)
+    assert [d.crystal.num_atoms for _, done in steps for d in done] == [1, 2, 3, 4, 5]
