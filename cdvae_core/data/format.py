@@ -139,10 +139,20 @@ def write_split(path: Path, arrays: Mapping[str, np.ndarray], info: SplitInfo) -
         "fingerprint": fingerprint(arrays, info),
     }
     content = save({name: np.ascontiguousarray(v) for name, v in arrays.items()}, metadata)
-    write_atomically(path, content)
+    write_atomically(path, _in_order(content))
     return SplitInfo(
         info.dataset, info.split, info.source, info.notes, info.skipped, metadata["fingerprint"]
     )
+
+
+def _in_order(content: bytes) -> bytes:
+    """The file with its metadata sorted: the library writes them in another order each time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
