@@ -2,10 +2,13 @@
 
 What is chosen where paper and published code differ: one noise level per crystal and step stands
 for the sum over levels; coordinates and types get independent levels (see `noise`); as published,
-the coordinate term is a mean over atoms of |s_X - d_min / sigma_x|^2 / 2 summed over x, y, z; the
-type term is divided by sigma_a; no gradient flows from the noise into the predicted composition;
-the property is predicted from a sampled z. While `teacher_forcing` holds, noise is added in the
-true lattice; afterwards in the predicted one, but the displacement is measured in the true one.
+the coordinate term is a mean over atoms of |s_X - d_min / sigma_x|^2 / 2 summed over x, y, z; no
+gradient flows from the noise into the predicted composition; the property is predicted from a
+sampled z. Unlike both, the type term is divided by sigma_a only above 1: below, dividing gives
+nearly all weight to types that are not noisy at all and that the decoder need only repeat.
+
+While `teacher_forcing` holds, noise is added in the true lattice; afterwards in the predicted one,
+but the displacement is measured in the true one.
 """
 
 from __future__ import annotations
@@ -122,7 +125,7 @@ def _denoising(
     surprise = functional.cross_entropy(
         score.types.float(), crystals.atomic_numbers - 1, reduction="none"
     )
-    surprise = surprise / sigma_a[crystals.crystal_of_atom]
+    surprise = surprise / sigma_a.clamp_min(1.0)[crystals.crystal_of_atom]
     return _mean_over_crystals(error, crystals), _mean_over_crystals(surprise, crystals)
 
 
