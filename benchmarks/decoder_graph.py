@@ -16,19 +16,18 @@ the same noise:
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 
 import torch
+from recipes import fit
 from torch import Tensor
 
 from cdvae_core.data.cache import CachedSplit, open_split
-from cdvae_core.experiment import Experiment, read
+from cdvae_core.experiment import read
 from cdvae_core.graph import KnnGraph
 from cdvae_core.losses import losses
 from cdvae_core.model import CDVAE
 from cdvae_core.nn.gemnet import TripletInteraction
-from cdvae_core.train import build
 
 BATCH = 32
 
@@ -50,32 +49,6 @@ VARIANTS = {
     "nothing": (staticmethod(nothing), 7.0),
     "12 Å": (staticmethod(TripletInteraction.across), 12.0),
 }
-
-
-def step_rate(spent: float, budget: float) -> float:
-    """A factor of the learning rate: a short warm-up, then linear to zero."""
-    done = spent / budget
-    return min(done / 0.03, 1 - done, 1.0)
-
-
-def fit(experiment: Experiment, train: CachedSplit, seconds: float, seed: int) -> tuple[CDVAE, int]:
-    """Train for so much processor time; the model and its number of steps."""
-    model = build(experiment, train)
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    generator = torch.Generator().manual_seed(seed)
-    begun, steps = time.process_time(), 0
-    while (spent := time.process_time() - begun) < seconds:
-        chosen = torch.randint(len(train), (BATCH,), generator=generator).numpy()
-        batch = train.batch(chosen, experiment.model.prop)
-        for group in optimiser.param_groups:
-            group["lr"] = experiment.recipe.learning_rate * max(0.0, step_rate(spent, seconds))
-        record = losses(model, batch.crystals, batch.graph, batch.prop, generator)
-        optimiser.zero_grad()
-        record.total(experiment.losses).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), experiment.recipe.clip_norm)
-        optimiser.step()
-        steps += 1
-    return model.eval(), steps
 
 
 @torch.no_grad()
@@ -113,7 +86,7 @@ def main() -> None:
             experiment = read(f"{arguments.dataset}_small", [f"recipe.seed={seed}"])
             decoder = replace(experiment.model.decoder, cutoff=cutoff)
             experiment = replace(experiment, model=replace(experiment.model, decoder=decoder))
-            model, steps = fit(experiment, train, 60 * arguments.minutes, seed)
+            model, steps = fit(experiment, train, 60 * arguments.minutes)
             coordinates, types = validate(model, val, experiment.model.prop, draws=4)
             print(f"{name:10} {seed:4} {steps:6} {coordinates:12.4f} {types:8.3f}", flush=True)
         TripletInteraction.across = default

@@ -1,4 +1,4 @@
-"""What a recipe learns in a fixed processor time: short trainings, compared on the validation split.
+"""What a recipe learns in a fixed processor time: short trainings, compared in validation.
 
     python benchmarks/recipes.py perov_5_small --minutes 2 \\
         "losses.composition=1 recipe.learning_rate=0.001" "losses.composition=10"
