@@ -8,6 +8,7 @@ because UMAP's own inverse takes 20 s a point and misses by a quarter of the typ
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 from threading import Lock
@@ -17,33 +18,63 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from cdvae_core.checkpoint import read_config
 from cdvae_core.data.cache import CachedSplit, write_atomically
 from cdvae_core.data.registry import cache_root
 from cdvae_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+SHIPPED = "map"  # folder inside a checkpoint's, laid out as the cache
 FEWEST_FOR_UMAP = 12  # below that a map is a plain PCA
 _umap_lock = Lock()  # numba's workqueue layer aborts the process if two threads run UMAP at once
 
 
-def latents_file(model_folder: Path, split: CachedSplit, root: Path | None = None) -> Path:
-    """Where mu of a split's crystals by a checkpoint is kept, named by the content of both."""
-    digest = hashlib.sha256(split.fingerprint.encode())
-    for name in ("config.json", "model.safetensors"):
-        digest.update((model_folder / name).read_bytes())
-    return cache_root(root) / "latents" / f"{digest.hexdigest()[:32]}.safetensors"
+def read_latents(
+    model_folder: Path, split: CachedSplit, root: Path | None = None
+) -> Float[np.ndarray, "crystals latent"] | None:
+    """mu of a split by a checkpoint, if it was kept in the cache or ships with the checkpoint."""
+    name = _latents_name(model_folder, split)
+    for place in (cache_root(root), model_folder / SHIPPED):
+        latents = _read(place / "latents" / name)
+        if latents is not None and len(latents) == len(split):
+            return latents
+    return None
 
 
-def read_latents(file: Path, split: CachedSplit) -> Float[np.ndarray, "crystals latent"] | None:
-    """Kept latents, or None where there are none or the file is damaged."""
-    latents = _read(file)
-    return latents if latents is not None and len(latents) == len(split) else None
-
-
-def write_latents(file: Path, latents: Float[np.ndarray, "crystals latent"]) -> None:
-    """Keep latents, atomically."""
+def write_latents(
+    model_folder: Path,
+    split: CachedSplit,
+    latents: Float[np.ndarray, "crystals latent"],
+    root: Path | None = None,
+) -> None:
+    """Keep mu of a split by a checkpoint in the cache directory, atomically."""
+    file = cache_root(root) / "latents" / _latents_name(model_folder, split)
     write_atomically(file, save({"values": np.ascontiguousarray(latents)}))
+
+
+def ship(model_folder: Path, split: CachedSplit) -> None:
+    """Put latents and map of a split into the checkpoint's folder, in place of what was there.
+
+    Whoever opens the checkpoint then sees its map at once. Files of other weights are never used:
+    their names are made of the content.
+    """
+    from cdvae_core.checkpoint import load
+    from cdvae_core.encode import encode_split
+
+    place = model_folder / SHIPPED
+    for old in place.glob("*/*.safetensors"):
+        old.unlink()
+    latents = encode_split(load(model_folder), split, range(len(split))).numpy()
+    write_latents(model_folder, split, latents, place)
+    project(latents, root=place)
+
+
+def _latents_name(model_folder: Path, split: CachedSplit) -> str:
+    digest = hashlib.sha256(split.fingerprint.encode())
+    digest.update(json.dumps(read_config(model_folder)["model"], sort_keys=True).encode())
+    digest.update((model_folder / "model.safetensors").read_bytes())
+    return f"{digest.hexdigest()[:32]}.safetensors"
 
 
 def project(
@@ -54,6 +85,7 @@ def project(
     min_dist: float = 0.15,
     seed: int = 0,
     root: Path | None = None,
+    shipped: Path | None = None,
 ) -> Float[np.ndarray, "points components"]:
     """The UMAP of latents, from the cache directory if it was made before.
 
@@ -64,6 +96,7 @@ def project(
         neighbours: how local the map is; fewer where there are few points.
         min_dist: how tightly points may pack.
         root: the cache directory; `CDVAE_DATA` or the platform's if None.
+        shipped: a checkpoint's folder, which may hold the map already.
 
     Raises:
         ConfigError: no points, or a latent that is not finite.
@@ -75,14 +108,15 @@ def project(
         raise ConfigError("a latent is not finite: the checkpoint has not learned anything usable")
     digest = hashlib.sha256(f"umap {components} {neighbours} {min_dist} {seed}".encode())
     digest.update(latents.tobytes())
-    file = cache_root(root) / "maps" / f"{digest.hexdigest()[:32]}.safetensors"
-    known = _read(file)
-    if known is not None and known.shape == (len(latents), components):
-        return known
+    name = f"{digest.hexdigest()[:32]}.safetensors"
+    for place in filter(None, (cache_root(root), shipped and shipped / SHIPPED)):
+        known = _read(place / "maps" / name)
+        if known is not None and known.shape == (len(latents), components):
+            return known
     if len(latents) < FEWEST_FOR_UMAP:
         return _pca(latents, components)
     made = _umap(latents, components, min(neighbours, len(latents) - 1), min_dist, seed)
-    write_atomically(file, save({"values": made}))
+    write_atomically(cache_root(root) / "maps" / name, save({"values": made}))
     return made
 
 

@@ -69,4 +69,5 @@ def group_panel(of: LatentMap, group: list[int]) -> None:
         table[f"{readable(name)}, {unit}" if unit else readable(name)] = of.prop(name)[group].round(
             3
         )
-    st.dataframe(pd.DataFrame(table), hide_index=True, height=230)
+    height = min(35 * (len(group) + 1) + 3, 230)  # a row has 35 pixels
+    st.dataframe(pd.DataFrame(table), hide_index=True, height=height)

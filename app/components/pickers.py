@@ -42,7 +42,7 @@ def dataset_picker(info: CheckpointInfo) -> str:
         first = ready.index(info.dataset) if info.dataset in ready else 0
         return st.selectbox(
             "Dataset", ready, index=first, key=f"dataset-{info.name}",
-            persist_state="session", help="Built datasets; `cdvae data list` names the others.",
+            bind="query-params", help="Built datasets; `cdvae data list` names the others.",
         )  # fmt: skip
 
 
@@ -50,8 +50,8 @@ def split_picker(dataset: str) -> tuple[str, ...]:
     """One split or more of a dataset, in the order train, val, test."""
     built = [name for name in SPLITS if find_split(dataset, name)]
     chosen = st.pills(
-        "Splits", built, selection_mode="multi", default=built[-1:], key=f"splits-{dataset}",
-        format_func=SPLIT_NAMES.__getitem__, persist_state="session",
+        "Splits", built, selection_mode="multi", default=built[-1:], key="splits",
+        format_func=SPLIT_NAMES.__getitem__, bind="query-params",
         help="Latents are computed once for each split and kept.",
     )  # fmt: skip
     return tuple(name for name in built if name in (chosen or built[-1:]))

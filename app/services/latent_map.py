@@ -149,7 +149,7 @@ def build_map(
         parts.append(part)
     latents = np.concatenate(parts)
     job.report(0.7, "Laying out the map (UMAP)")
-    made = LatentMap(splits, latents, project(latents), units)
+    made = LatentMap(splits, latents, project(latents, shipped=folder), units)
     job.report(0.97, "Reading compositions")
     _ = made.formulas, made.index_of, made.density  # worked out here, not in the page's way
     return made
@@ -159,10 +159,9 @@ def _encode(
     job: Job, model: CDVAE, folder: Path, split: CachedSplit, before: int, total: int
 ) -> np.ndarray | None:
     from cdvae_core.encode import encode_split
-    from cdvae_core.latent import latents_file, read_latents, write_latents
+    from cdvae_core.latent import read_latents, write_latents
 
-    file = latents_file(folder, split)
-    known = read_latents(file, split)
+    known = read_latents(folder, split)
     if known is not None:
         return known
     made: list[np.ndarray] = []
@@ -174,7 +173,7 @@ def _encode(
         done = before + chosen.stop
         job.report(0.7 * done / total, f"Encoding crystals, {done:,} of {total:,}")
     latents = np.concatenate(made)
-    write_latents(file, latents)
+    write_latents(folder, split, latents)
     return latents
 
 

@@ -92,7 +92,7 @@ export class Chart {
 
 function decades(low, high) {
   const [from, to] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
-  if (to - from < 1) return [low, high];
+  if (to - from < 1) return even(low, high).filter((v) => v > low);
   const step = Math.ceil((to - from) / 3);
   const ticks = [];
   for (let k = from; k <= to; k += step) ticks.push(10 ** k);

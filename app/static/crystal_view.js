@@ -70,6 +70,7 @@ class View {
       this.scene.hidden.clear();
       this.scene.cellKey = "";
     } else if (this.follow) this.frame = data.frames.length - 1;
+    this.frame = Math.min(this.frame, data.frames.length - 1);
     this.legend();
     this.redrawCharts();
     this.show(this.frame);
@@ -90,6 +91,7 @@ class View {
     this.find("caption").textContent = captions[this.frame] ?? "";
     for (const chart of this.charts) chart.mark(this.frame);
     this.markStrip();
+    this.legend();
     this.root.dataset.frame = this.frame;
   }
 
@@ -137,10 +139,12 @@ class View {
     this.find("strip-rule").style.left = `${((this.frame + 0.5) / total) * 100}%`;
   }
 
+  // The elements of this frame: in a run they change on the way.
   legend() {
     const box = this.find("legend");
-    const wanted = Object.entries(this.data.elements);
-    const key = wanted.map(([, e]) => e[0]).join() + [...this.scene.hidden].join();
+    const here = new Set(this.data.frames[this.frame].n.map(String));
+    const wanted = Object.entries(this.data.elements).filter(([z]) => here.has(z));
+    const key = `${wanted.map(([, e]) => e[0])};${[...this.scene.hidden]}`;
     if (box.dataset.key === key) return;
     box.dataset.key = key;
     box.replaceChildren(...wanted.map(([, [symbol, color]]) => {
@@ -153,7 +157,6 @@ class View {
       chip.title = `Show or hide ${symbol}`;
       chip.onclick = () => {
         if (!this.scene.hidden.delete(symbol)) this.scene.hidden.add(symbol);
-        this.legend();
         this.show(this.frame);
       };
       return chip;

@@ -96,6 +96,9 @@ def _write_checkpoint(made: World) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CDVAE(config, Scalers.fit(*(torch.as_tensor(v) for v in fitted)))
+        for weights in model.encoder.parameters():
+            if not weights.any():  # layers that start at zero would give every crystal one latent
+                torch.nn.init.normal_(weights, std=0.5)
         torch.nn.init.constant_(model.fc_num_atoms[-1].bias[5], 20.0)  # it always says five atoms
     model.provenance = {"dataset": made.dataset}
     model.save(made.tiny)
