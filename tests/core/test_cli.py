@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from ase import Atoms
 from ase.io import read as read_frames
 from ase.io import write as write_frames
 from examples import perovskites, small_config, small_model
@@ -18,7 +19,7 @@ from examples import perovskites, small_config, small_model
 from cdvae_core import CDVAE
 from cdvae_core.config import to_dict
 from cdvae_core.data.registry import DATASETS
-from cdvae_core.structures import read_crystals, to_ase
+from cdvae_core.structures import read_crystals
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-c", "from cdvae_core.cli import main; main()"]
@@ -44,7 +45,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     frames = []
     for number, crystal in enumerate(perovskites(30)):
-        atoms = to_ase(crystal)
+        atoms = Atoms(
+            crystal.atomic_numbers,
+            cell=crystal.lattice,
+            scaled_positions=crystal.frac_coords,
+            pbc=True,
+        )
         atoms.info |= {"id": f"p{number}", "energy_per_atom": crystal.atomic_numbers[0] / 10}
         frames.append(atoms)
     write_frames(folder / "mine.extxyz", frames, format="extxyz")
