@@ -17,7 +17,7 @@ from cdvae_core.data.embedded.table import METADATA_KEY, Selection, split_names,
 from cdvae_core.errors import DatasetError
 
 FOLDER = Path(build.__file__).parent
-SIZES = {"perov_like": 5000, "mp_like": 2000}
+NAMES = ("perov_like", "mp_like")
 COLUMNS = {
     "id", "split", "formula", "numbers", "lengths", "angles", "frac_coords",
     "formation_energy_per_atom",
@@ -28,7 +28,7 @@ needs_chgnet = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=list(SIZES))
+@pytest.fixture(scope="module", params=NAMES)
 def shipped(request):
     table = pq.read_table(FOLDER / f"{request.param}.parquet")
     return request.param, table, table.to_pylist()
@@ -41,7 +41,7 @@ def test_shipped_columns_and_sizes(shipped):
     name, table, rows = shipped
     assert set(table.column_names) >= COLUMNS
     assert ("kind" if name == "perov_like" else "prototype") in table.column_names
-    assert len(rows) == SIZES[name]
+    assert 500 <= len(rows) <= build.RECIPES[name].SIZE
     for row in rows:
         assert len(row["lengths"]) == len(row["angles"]) == 3
         assert len(row["frac_coords"]) == 3 * len(row["numbers"])
@@ -50,19 +50,21 @@ def test_shipped_columns_and_sizes(shipped):
 
 def test_shipped_splits_are_disjoint_and_60_20_20(shipped):
     name, _, rows = shipped
-    assert len({row["id"] for row in rows}) == len(rows)
+    size = len(rows)
+    assert len({row["id"] for row in rows}) == size
     share = Counter(row["split"] for row in rows)
-    size = SIZES[name]
-    assert share == {"train": 0.6 * size, "val": 0.2 * size, "test": 0.2 * size}
+    assert share == pytest.approx(
+        {"train": 0.6 * size, "val": 0.2 * size, "test": 0.2 * size}, abs=1
+    )
     # one composition of perov_like is one crystal, so that no split knows another's
     if name == "perov_like":
         assert len({row["formula"] for row in rows}) == size
 
 
 def test_shipped_report_counts_every_candidate(shipped):
-    name, table, _ = shipped
+    name, table, rows = shipped
     report = json.loads(table.schema.metadata[METADATA_KEY])
-    assert report["name"] == name and report["kept"] == SIZES[name]
+    assert report["name"] == name and report["kept"] == len(rows)
     assert report["tried"] == report["kept"] + report["duplicates"] + sum(
         report["failures"].values()
     )
@@ -95,7 +97,7 @@ def test_shipped_cells_are_niggli_reduced(shipped):
 def test_perov_like_is_cubic_and_half_displaced():
     rows = pq.read_table(FOLDER / "perov_like.parquet").to_pylist()
     kinds = Counter(row["kind"] for row in rows)
-    assert abs(kinds["ideal"] - kinds["displaced"]) < 200
+    assert abs(kinds["ideal"] - kinds["displaced"]) < 0.05 * len(rows)
     for row in rows:
         assert np.ptp(row["lengths"]) < 1e-3 * row["lengths"][0]
         assert np.allclose(row["angles"], 90.0, atol=1e-3)
@@ -115,11 +117,12 @@ def test_candidates_follow_the_seed():
     assert kinds["ideal"] == kinds["displaced"]
 
 
-def test_mp_like_candidates_keep_their_groups():
+def test_mp_like_candidates_keep_their_groups(monkeypatch):
+    monkeypatch.setattr(mp_like, "DRAWS", 300)
     candidates = mp_like.candidates(0)
-    assert candidates[:300] == mp_like.candidates(0)[:300]
-    assert len(set(candidates)) == len(candidates) > 4000
-    for candidate in candidates[:300]:
+    assert candidates == mp_like.candidates(0) != mp_like.candidates(1)
+    assert len(set(candidates)) == len(candidates) > 150
+    for candidate in candidates:
         original = mp_like.prototypes()[candidate.prototype][1]
         for site, symbol in zip(original, candidate.symbols, strict=True):
             assert symbol in mp_like.GROUPS[site.specie.group].split()
@@ -133,6 +136,7 @@ def test_split_names():
     names = split_names(50, seed=3)
     assert Counter(names) == {"train": 30, "val": 10, "test": 10}
     assert names == split_names(50, seed=3) != split_names(50, seed=4)
+    assert split_names(33, seed=3) == names[:33]  # a longer build moves no crystal
 
 
 class Killed(Exception):
@@ -254,7 +258,7 @@ def test_calculator_agrees_with_chgnets_own(calculator):
 @needs_chgnet
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", list(SIZES))
+@pytest.mark.parametrize("name", NAMES)
 def test_short_build_is_resumable_and_deterministic(name, tmp_path):
     """Twelve crystals, then seventeen going on from them, equal to seventeen in one go."""
     short = build.build(name, tmp_path, limit=12, workers=2, work=tmp_path / "a")

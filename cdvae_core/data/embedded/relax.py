@@ -155,7 +155,7 @@ def finish(atoms: Atoms, references: dict[str, float], **extra: object) -> dict[
         "numbers": [int(site.specie.Z) for site in structure],
         "lengths": [float(x) for x in structure.lattice.abc],
         "angles": [float(x) for x in structure.lattice.angles],
-        "frac_coords": [float(x) for x in (structure.frac_coords % 1.0).ravel()],
+        "frac_coords": [float(x) for x in structure.frac_coords.ravel()],
         "formation_energy_per_atom": float(energy),
         **extra,
     }

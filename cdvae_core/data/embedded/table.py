@@ -17,7 +17,7 @@ import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+BLOCK = ("train", "train", "train", "val", "test")
 METADATA_KEY = b"cdvae"
 
 
@@ -80,10 +80,15 @@ class Selection:
 
 
 def split_names(count: int, seed: int) -> list[str]:
-    """train, val or test for each of `count` crystals: 60/20/20, shuffled by the seed."""
-    bounds = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
-    names = np.repeat(list(SHARES), np.diff(bounds, prepend=0))
-    return [str(name) for name in np.random.default_rng(seed).permutation(names)]
+    """train, val or test for each of `count` crystals: three, one and one of every five.
+
+    Each five are shuffled by the seed and their place alone, so that more crystals never move one
+    to another split.
+    """
+    names: list[str] = []
+    for block in range(-(-count // len(BLOCK))):
+        names += [str(name) for name in np.random.default_rng([seed, block]).permutation(BLOCK)]
+    return names[:count]
 
 
 def write_table(records: list[dict], path: Path, report: dict[str, object]) -> Path:
@@ -104,6 +109,7 @@ def write_table(records: list[dict], path: Path, report: dict[str, object]) -> P
     rows = [
         {"id": f"{report['name']}-{record['candidate']:05d}", "split": split}
         | {key: value for key, value in record.items() if key != "candidate"}
+        | {"frac_coords": [x % 1.0 % 1.0 for x in record["frac_coords"]]}  # -1e-17 % 1.0 is 1.0
         for record, split in zip(records, splits, strict=True)
     ]
     tools = {tool: metadata.version(tool) for tool in ("chgnet", "ase", "pymatgen", "torch")}
