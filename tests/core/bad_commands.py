@@ -76,7 +76,7 @@ def commands(checkpoint: str) -> dict[str, list[str]]:
         "data build: no volume": ["data", "build", "flat.cif"],
         "data build: unknown element": ["data", "build", "element.cif"],
         "data build: NaN": ["data", "build", "nan.cif"],
-        "data build: 10,000 atoms": ["data", "build", "big.cif"],
+        "data build: 10,648 atoms": ["data", "build", "big.cif"],
         "no such command": ["trian"],
     }
 
@@ -89,14 +89,16 @@ def files() -> None:
     Path("flat.cif").write_text(CIF.format(a=0, atom="C1", symbol="C", x=0))
     Path("element.cif").write_text(CIF.format(a=4, atom="Zz1", symbol="Zz", x=0))
     Path("nan.cif").write_text(CIF.format(a=4, atom="C1", symbol="C", x="nan"))
-    rows = "".join(f"C{i} C {i / 10000:.5f} 0 0\n" for i in range(1, 10000))
-    Path("big.cif").write_text(CIF.format(a=4000, atom="C0", symbol="C", x="0.0") + rows)
+    grid = [(x / 22, y / 22, z / 22) for x in range(22) for y in range(22) for z in range(22)]
+    rows = "".join("C{} C {:.5f} {:.5f} {:.5f}\n".format(i, *p) for i, p in enumerate(grid[1:]))
+    big = CIF.format(a=60, atom="C", symbol="C", x="0.0").replace("_b 4", "_b 60")
+    Path("big.cif").write_text(big.replace("_c 4", "_c 60") + rows)
     Path("full").mkdir()
     Path("full/mine.txt").write_text("keep")
 
 
 def everything() -> list[str]:
-    return sorted(str(p) for p in Path.cwd().rglob("*"))
+    return sorted(str(p) for p in Path.cwd().rglob("*") if p.is_file())
 
 
 def run(arguments: list[str]) -> dict[str, object]:

@@ -75,11 +75,10 @@ def test_an_interrupted_save_leaves_the_old_one_whole(
 ) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
-    def cut(weights: dict[str, torch.Tensor], target: str) -> None:
-        Path(target).write_bytes(b"half")
+    def full(source: str, target: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", cut)
+    monkeypatch.setattr(checkpoint.os, "replace", full)
     with pytest.raises(OSError, match="no space"):
         small_model(1).save(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

@@ -181,7 +181,7 @@ SAYS = {
     "data build: no volume": "volume",
     "data build: unknown element": "Zz",
     "data build: NaN": "nan",
-    "data build: 10,000 atoms": "10000",
+    "data build: 10,648 atoms": "10648",
 }
 USAGE = ("sample: n", "sample: out missing", "no such command")
 
@@ -205,6 +205,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_two(
 ) -> None:
     said = answers[command]
     lines = said["stderr"].strip().splitlines()
+    lines = [line for line in lines if "crystal/s]" not in line]  # progress
     assert "Traceback" not in said["stderr"], lines[-1]
     assert said["code"] == 2
     assert SAYS[command] in lines[-1] and lines[-1].startswith("cdvae: ")

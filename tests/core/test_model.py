@@ -76,9 +76,9 @@ def test_scalers_standardise_what_they_were_fitted_on() -> None:
     prop[:50] = float("nan")
     scalers = Scalers.fit(lattices, sizes, prop)
     standard = scalers.standard_lattice(lattices, sizes)
-    assert standard.mean(0).abs().max() < 1e-6 and (standard.std(0) - 1).abs().max() < 1e-3
+    assert standard.mean(0).abs().max() < 1e-6 and (standard.std(0) - 1).abs().max() < 1e-2
     known = scalers.standard_prop(prop[50:])
-    assert abs(known.mean()) < 1e-6 and abs(known.std() - 1) < 1e-3
+    assert abs(known.mean()) < 1e-6 and abs(known.std() - 1) < 1e-2
     assert torch.allclose(scalers.prop_from_standard(known), prop[50:])
 
 
