@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -65,6 +66,8 @@ def train(
     limit = None if max_time is None else _duration(max_time)
     from cdvae_core.train import train as train_model
 
+    # what Lightning says of itself and its maker's services is no news of this run
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     model = train_model(
         experiment,
         run or Path("runs") / Path(config).stem,

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase import Atoms
+from ase.io import write
 from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,7 +25,7 @@ from cdvae_core.crystal import Crystal
 from cdvae_core.errors import ConfigError, StructureError
 from cdvae_core.langevin import LangevinStep, Schedule, sample
 from cdvae_core.model import CDVAE
-from cdvae_core.structures import to_ase, to_cif
+from cdvae_core.structures import to_cif
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,6 @@ class Folder:
 
     def add(self, decoded: Sequence[Decoded]) -> None:
         """Write a batch of crystals, then the manifest that names them."""
-        from ase.io import write
-
         for item in decoded:
             entry: dict[str, Any] = {"name": item.name}
             if item.crystal is None:
@@ -81,7 +81,7 @@ class Folder:
             else:
                 entry |= {"cif": f"{item.name}.cif", "formula": item.crystal.formula}
                 (self.path / entry["cif"]).write_text(to_cif(item.crystal), encoding="utf-8")
-                atoms = to_ase(item.crystal)
+                atoms = _to_ase(item.crystal)
                 atoms.info["name"] = item.name
                 write(self.path / "crystals.extxyz", atoms, format="extxyz", append=True)
             self.entries.append(entry)
@@ -89,12 +89,10 @@ class Folder:
 
     def trajectory(self, names: Sequence[str], steps: Sequence[LangevinStep]) -> None:
         """Write each crystal's way as `NAME.trajectory.extxyz`, one frame per step."""
-        from ase.io import write
-
         frames: list[list[Any]] = [[] for _ in names]
         for step in steps:
             for place, crystal in enumerate(step.crystals.to_crystals()):
-                atoms = to_ase(crystal)
+                atoms = _to_ase(crystal)
                 atoms.info |= {
                     "level": step.level,
                     "step": step.step,
@@ -176,3 +174,12 @@ def _finished(step: LangevinStep, names: Sequence[str]) -> list[Decoded]:
         except StructureError as error:
             done.append(Decoded(name, None, str(error)))
     return done
+
+
+def _to_ase(crystal: Crystal) -> Atoms:
+    return Atoms(
+        numbers=crystal.atomic_numbers,
+        scaled_positions=crystal.frac_coords,
+        cell=crystal.lattice,
+        pbc=True,
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
@@ -370,6 +371,8 @@ def train(
         "loss_weights": asdict(experiment.losses),
         "initialised_from": str(init) if init else None,
     }
+    # the sampler skips what an interrupted epoch has seen; Lightning cannot know
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
     keeper = ModelKeeper(run, provenance)
     part = f"part_{len(list((run / 'logs').glob('part_*')))}"  # a resumed run logs beside the first
     trainer = L.Trainer(

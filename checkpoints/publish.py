@@ -98,11 +98,12 @@ def card(out: Path, config: dict[str, Any], result: str, n: int, remark: str) ->
 (fingerprint `{known["data_fingerprint"][:16]}`){notes}
 - Property: `{prop}` ({spec.properties[prop]})
 - Model: {millions:.2f} million parameters; encoder width {config["model"]["encoder"]["hidden"]}, \
-decoder width {config["model"]["decoder"]["hidden"]}, {config["model"]["decoder"]["blocks"]} blocks, \
-latent {config["model"]["latent_dim"]}
+decoder width {config["model"]["decoder"]["hidden"]}, \
+{config["model"]["decoder"]["blocks"]} blocks, latent {config["model"]["latent_dim"]}
 - Trained for {known["epochs"]} epochs, {known["steps"]:,} steps, {hours:.2f} hours of wall time; \
 {known["skipped_steps"]} steps skipped as not finite{begun}
-- Hardware: {torch.get_num_threads()} CPU thread(s), {platform.machine()}; torch {torch.__version__}; \
+- Hardware: {torch.get_num_threads()} CPU thread(s), {platform.machine()}; \
+torch {torch.__version__}; \
 seed {known["seed"]}
 - Weights: exponential moving average, float32
 
