@@ -13,7 +13,7 @@ from app.components.selection import select
 from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import formula
 from app.services.colouring import readable
-from app.services.datasets import gallery
+from app.services.datasets import data_card, gallery
 from cdvae_core.errors import CdvaeError
 
 
@@ -74,6 +74,10 @@ def dataset_panel(info: CheckpointInfo) -> None:
     if facts.skipped:
         rows.append(("Skipped", f"{facts.skipped} structures that could not be used"))
     fact_list(rows)
+    text = data_card(info.dataset)
+    if text:
+        with st.expander("How the data were made"), st.container(key="data-card"):
+            st.markdown(text)
     if facts.notes:
         st.html(f'<p class="note">Note: {escape("; ".join(facts.notes))}.</p>')
 

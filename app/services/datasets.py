@@ -9,7 +9,13 @@ import numpy as np
 
 from cdvae_core.crystal import Crystal
 from cdvae_core.data.cache import CachedSplit, find_split, open_split
-from cdvae_core.data.registry import DATASETS, SPLITS, dataset_spec, user_datasets
+from cdvae_core.data.registry import (
+    DATASETS,
+    SPLITS,
+    dataset_spec,
+    embedded_folder,
+    user_datasets,
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,14 @@ def dataset_facts(name: str) -> DatasetFacts:
         spec.properties.get(prop or "", ""), _spread(known), tuple(notes),
         sum(len(s.info.skipped) for s in splits.values()),
     )  # fmt: skip
+
+
+def data_card(name: str) -> str:
+    """How an embedded dataset was made, as Markdown; empty for any other."""
+    if not dataset_spec(name).embedded:
+        return ""
+    file = embedded_folder() / f"{name}.md"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _spread(values: Sequence[np.ndarray]) -> tuple[float, float, float] | None:

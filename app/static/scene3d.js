@@ -111,26 +111,29 @@ export class Scene3D {
     this.viewer.rotate(-28, "vy");
     this.viewer.rotate(15, "vx");
     this.fill(points);
-    this.fill(points);
     this.viewer.render();
   }
 
-  // Zoom and shift until the points, as they are seen now, fill the middle of the canvas.
+  // Centre and zoom so that the points, as they are seen now, fill the canvas. The projection is
+  // orthographic, so it is a linear map, known from where the three unit vectors go.
   fill(points) {
     this.viewer.render();
+    const unit = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]].map(xyz);
+    const [origin, ...axes] = this.viewer.modelToScreen(unit);
+    const rows = ["x", "y"].map((k) => axes.map((a) => a[k] - origin[k]));
+    const scale = Math.hypot(...rows[0]);  // pixels per Å
     const seen = this.viewer.modelToScreen(points.map(({ x, y, z }) => ({ x, y, z })));
+    const spans = ["x", "y"].map((k) => [
+      Math.min(...seen.map((s, i) => s[k] - points[i].r * scale)),
+      Math.max(...seen.map((s, i) => s[k] + points[i].r * scale))]);
     const box = this.viewer.getCanvas().getBoundingClientRect();
-    const [p, q] = this.viewer.modelToScreen([{ x: 0, y: 0, z: 0 }, { x: 0, y: 0, z: 1 }]);
-    const scale = Math.hypot(p.x - q.x, p.y - q.y) / Math.cos((15 * Math.PI) / 180);  // pixels per Å
-    const span = (axis) => {
-      const low = Math.min(...seen.map((s, i) => s[axis] - points[i].r * scale));
-      const high = Math.max(...seen.map((s, i) => s[axis] + points[i].r * scale));
-      return [high - low, (high + low) / 2];
-    };
-    const [[width, x], [height, y]] = [span("x"), span("y")];
-    this.viewer.translate(box.left + window.scrollX + box.width / 2 - x,
-      box.top + window.scrollY + box.height / 2 - y);
-    this.viewer.zoom(Math.min((0.86 * box.width) / width, (0.88 * box.height) / height));
+    const middle = [box.left + window.scrollX + box.width / 2, box.top + window.scrollY + box.height / 2];
+    const off = spans.map(([low, high], k) => (low + high) / 2 - middle[k]);
+    const view = this.viewer.getView();
+    for (let i = 0; i < 3; i++) view[i] -= (rows[0][i] * off[0] + rows[1][i] * off[1]) / scale ** 2;
+    this.viewer.setView(view);
+    const [width, height] = spans.map(([low, high]) => high - low);
+    this.viewer.zoom(Math.min((0.88 * box.width) / width, (0.88 * box.height) / height));
   }
 
   spin(on) { this.viewer.spin(on ? "vy" : false, 0.6); }

@@ -216,3 +216,19 @@ def test_a_missing_dataset_is_one_sentence(
     at = opened(MAP)
     assert not at.exception
     assert len(at.error) == 1 and "cdvae data build" in at.error[0].value
+
+
+def shipped() -> list[str]:
+    from app.services.checkpoints import SHIPPED
+
+    return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
+
+
+@pytest.mark.parametrize("name", shipped() or [None])
+def test_shipped_checkpoints_open_with_their_cards(name: str | None, world: World) -> None:
+    if name is None:
+        pytest.skip("no checkpoint ships yet")
+    at = opened(checkpoint=name)
+    assert at.selectbox(key="checkpoint").value == name
+    assert "no card.md" not in text(at)
+    assert not at.exception

@@ -246,3 +246,24 @@ def test_unexpected_trouble_reaches_the_page() -> None:
 
 def test_file_names_are_safe() -> None:
     assert export.file_name("../a b/c", "result") == ".._a_b_c-result"
+
+
+def test_a_shipped_map_is_used_and_never_that_of_other_weights(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cdvae_core.latent import project, read_latents, ship
+
+    folder, split = tmp_path / "shipped", world.split("train")
+    shutil.copytree(world.tiny, folder)
+    ship(folder, split)
+    monkeypatch.setenv("CDVAE_DATA", str(tmp_path / "empty"))
+    latents = read_latents(folder, split)
+    assert latents is not None and len(latents) == len(split)
+    monkeypatch.setattr("cdvae_core.latent._umap", None)  # nothing is laid out again
+    assert project(latents, shipped=folder).shape == (len(split), 2)
+    assert not (tmp_path / "empty").exists()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert read_latents(folder, split) is None
+    ship_again = sorted(p.name for p in (folder / "map").glob("*/*"))
+    assert len(ship_again) == 2
