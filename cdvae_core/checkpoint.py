@@ -2,26 +2,27 @@
 
 Nothing is unpickled. `config.json` holds what the weights mean: the model's configuration, its
 scalers, noise schedules and element list, the fingerprint of the data, the version of this code
-and the seed. Files are written beside their place and renamed, so a folder is never half-written.
+and the seed. Files are written beside their place and renamed, so none is ever half-written; both
+carry the identity of the save, so that a save cut off between the two is found out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 
 from cdvae_core import __version__
 from cdvae_core.config import ModelConfig, from_dict, to_dict
 from cdvae_core.crystal import SYMBOLS
 from cdvae_core.errors import CheckpointError, ConfigError
+from cdvae_core.files import write_atomically
 from cdvae_core.model import CDVAE
 from cdvae_core.scalers import Scalers
 
@@ -33,18 +34,19 @@ def save(model: CDVAE, path: str | Path) -> None:
     """Write weights, configuration and provenance into a folder, which is made if need be."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    identity = hashlib.sha256(to_bytes(weights)).hexdigest()
     config = {
         "format": FORMAT,
+        "weights": identity,
         "code_version": __version__,
         "model": to_dict(model.config),
         "scalers": asdict(model.scalers),
         "elements": SYMBOLS[1:],
         "provenance": model.provenance,
     }
-    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    _replace(folder / _WEIGHTS, lambda target: save_file(weights, target))
-    text = json.dumps(config, indent=2) + "\n"
-    _replace(folder / _CONFIG, lambda target: Path(target).write_text(text, encoding="utf-8"))
+    write_atomically(folder / _WEIGHTS, to_bytes(weights, {"id": identity}))
+    write_atomically(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def load(path: str | Path, device: str = "cpu") -> CDVAE:
@@ -62,11 +64,13 @@ def load(path: str | Path, device: str = "cpu") -> CDVAE:
         raise CheckpointError(f"{folder / _CONFIG} does not describe a model: {error}") from error
     model = CDVAE(model_config, scalers)
     try:
-        weights = load_file(folder / _WEIGHTS)
+        weights, identity = _read_weights(folder / _WEIGHTS)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no {_WEIGHTS}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / _WEIGHTS} is damaged or truncated: {error}") from error
+    if identity not in (None, config.get("weights")):
+        raise CheckpointError(f"{folder}: {_WEIGHTS} and {_CONFIG} come from two different saves")
     _fill(model, weights, folder)
     model.provenance = config.get("provenance", {})
     return model.to(device).eval()
@@ -95,6 +99,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
+def _read_weights(file: Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    """The tensors, and the identity that the save gave them."""
+    with safe_open(file, "pt") as opened:
+        identity = (opened.metadata() or {}).get("id")
+        return {name: opened.get_tensor(name) for name in opened.keys()}, identity  # noqa: SIM118
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -115,14 +126,3 @@ def _fill(model: CDVAE, weights: dict[str, torch.Tensor], folder: Path) -> None:
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{folder / _WEIGHTS}: '{name}' holds values that are not finite")
     model.load_state_dict(weights)
-
-
-def _replace(target: Path, write: Any) -> None:
-    """Write a file beside its place, then rename it there."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -7,12 +7,12 @@ names only what is there, so an interrupted run leaves a folder that can be used
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.io import write
@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cdvae_core import __version__
-from cdvae_core.crystal import Crystal
+from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.errors import ConfigError, StructureError
+from cdvae_core.files import write_atomically
 from cdvae_core.langevin import LangevinStep, Schedule, sample
 from cdvae_core.model import CDVAE
 from cdvae_core.structures import to_cif
@@ -81,7 +82,9 @@ class Folder:
             else:
                 entry |= {"cif": f"{item.name}.cif", "formula": item.crystal.formula}
                 (self.path / entry["cif"]).write_text(to_cif(item.crystal), encoding="utf-8")
-                atoms = _to_ase(item.crystal)
+                atoms = _to_ase(
+                    item.crystal.atomic_numbers, item.crystal.frac_coords, item.crystal.lattice
+                )
                 atoms.info["name"] = item.name
                 write(self.path / "crystals.extxyz", atoms, format="extxyz", append=True)
             self.entries.append(entry)
@@ -91,8 +94,8 @@ class Folder:
         """Write each crystal's way as `NAME.trajectory.extxyz`, one frame per step."""
         frames: list[list[Any]] = [[] for _ in names]
         for step in steps:
-            for place, crystal in enumerate(step.crystals.to_crystals()):
-                atoms = _to_ase(crystal)
+            for place, arrays in enumerate(_each(step.crystals)):
+                atoms = _to_ase(*arrays)  # on the way to a crystal it need not be one
                 atoms.info |= {
                     "level": step.level,
                     "step": step.step,
@@ -105,9 +108,7 @@ class Folder:
 
     def _manifest(self) -> None:
         text = json.dumps({**self.settings, "crystals": self.entries}, indent=1)
-        temporary = self.path / ".manifest.json"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.path / "manifest.json")
+        write_atomically(self.path / "manifest.json", text.encode())
 
 
 def settings(model_path: Path, schedule: Schedule, seed: int, **more: Any) -> dict[str, Any]:
@@ -163,23 +164,25 @@ def decode(
 
 def _finished(step: LangevinStep, names: Sequence[str]) -> list[Decoded]:
     """The last step's crystals, each by itself so that one bad one spoils no other."""
-    sizes = step.crystals.num_atoms.tolist()
-    numbers = step.crystals.atomic_numbers.cpu().split(sizes)
-    coords = step.crystals.frac_coords.double().cpu().split(sizes)
-    lattices = step.crystals.lattice.double().cpu()
     done = []
-    for name, a, x, cell in zip(names, numbers, coords, lattices, strict=True):
+    for name, arrays in zip(names, _each(step.crystals), strict=True):
         try:
-            done.append(Decoded(name, Crystal(a.numpy(), x.numpy(), cell.numpy())))
+            done.append(Decoded(name, Crystal(*arrays)))
         except StructureError as error:
             done.append(Decoded(name, None, str(error)))
     return done
 
 
-def _to_ase(crystal: Crystal) -> Atoms:
-    return Atoms(
-        numbers=crystal.atomic_numbers,
-        scaled_positions=crystal.frac_coords,
-        cell=crystal.lattice,
-        pbc=True,
-    )
+def _each(crystals: CrystalBatch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Atomic numbers, fractional coordinates and lattice of each, whatever they are."""
+    sizes = crystals.num_atoms.tolist()
+    numbers = crystals.atomic_numbers.cpu().split(sizes)
+    coords = crystals.frac_coords.double().cpu().split(sizes)
+    lattices = crystals.lattice.double().cpu()
+    for parts in zip(numbers, coords, lattices, strict=True):
+        a, x, cell = (part.numpy() for part in parts)
+        yield a, x, cell
+
+
+def _to_ase(numbers: np.ndarray, frac_coords: np.ndarray, lattice: np.ndarray) -> Atoms:
+    return Atoms(numbers=numbers, scaled_positions=frac_coords, cell=lattice, pbc=True)

@@ -19,6 +19,10 @@ class CheckpointError(CdvaeError):
     """A checkpoint folder that is missing, damaged, foreign or of another version."""
 
 
+class OutputError(CdvaeError):
+    """A file or folder that cannot be written."""
+
+
 class ConfigError(CdvaeError):
     """A configuration with an unknown key or an impossible value."""
 

@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from cdvae_core.checkpoint import read_config
-from cdvae_core.data.cache import CachedSplit, write_atomically
+from cdvae_core.data.cache import CachedSplit
 from cdvae_core.data.registry import cache_root
 from cdvae_core.errors import ConfigError
+from cdvae_core.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cdvae_core.data.custom import Entry, assign_splits, read_entries, read_table
 from cdvae_core.data.fetch import fetched, read_raw
-from cdvae_core.data.format import SplitInfo, split_path, write_atomically
+from cdvae_core.data.format import SplitInfo, split_path
 from cdvae_core.data.preprocess import prepare_split
 from cdvae_core.data.registry import (
     DATASETS,
@@ -22,6 +22,7 @@ from cdvae_core.data.registry import (
     user_spec_content,
 )
 from cdvae_core.errors import DatasetError
+from cdvae_core.files import write_atomically
 from cdvae_core.structures import MAX_ATOMS
 
 

@@ -24,7 +24,6 @@ from cdvae_core.data.format import (
     pack,
     read_arrays,
     split_path,
-    write_atomically,
 )
 from cdvae_core.data.registry import SPLITS, cache_root, dataset_spec, embedded_folder
 from cdvae_core.errors import DatasetError
@@ -40,7 +39,6 @@ __all__ = [
     "open_split",
     "pack",
     "read_split",
-    "write_atomically",
 ]
 
 

@@ -22,9 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from cdvae_core.data.custom import Entry, read_table
-from cdvae_core.data.format import write_atomically
 from cdvae_core.data.registry import OFFICIAL_URL, SPLITS, DatasetSpec, cache_root
 from cdvae_core.errors import DatasetError
+from cdvae_core.files import write_atomically
 
 _BLOCK = 1 << 18
 _VAL_SHARE_FOR_TRAIN = 0.9

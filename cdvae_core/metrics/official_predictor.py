@@ -30,10 +30,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cdvae_core.crystal import CrystalBatch
-from cdvae_core.data.cache import write_atomically
 from cdvae_core.data.preprocess import crystal_nn_edges
 from cdvae_core.data.registry import cache_root
 from cdvae_core.errors import CheckpointError, ConfigError, DatasetError, StructureError
+from cdvae_core.files import write_atomically
 from cdvae_core.graph import MultiGraph
 from cdvae_core.metrics import restricted_pickle
 from cdvae_core.nn.dimenet import DimeNetPlusPlus

@@ -13,7 +13,7 @@ from examples import batch, multigraph, perovskites, small_model
 from safetensors.torch import load_file, save_file
 
 from cdvae_core import CDVAE, checkpoint
-from cdvae_core.errors import CheckpointError
+from cdvae_core.errors import CheckpointError, OutputError
 
 WEIGHTS = "model.safetensors"
 
@@ -75,11 +75,11 @@ def test_an_interrupted_save_leaves_the_old_one_whole(
 ) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
-    def full(source: str, target: Path) -> None:
-        raise OSError("no space left on device")
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="No space"):
         small_model(1).save(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
@@ -88,16 +88,16 @@ def test_a_save_between_the_two_files_is_no_mixture(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the weights: the folder is the old one, the new one, or an error, no blend."""
-    replace = checkpoint.os.replace
+    replace = Path.replace
     calls = []
 
-    def once(source: str, target: Path) -> None:
+    def once(source: Path, target: Path) -> None:
         if calls:
             raise KeyboardInterrupt
         calls.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", once)
+    monkeypatch.setattr(Path, "replace", once)
     new = small_model(1)
     new.provenance = {"dataset": "other"}
     with pytest.raises(KeyboardInterrupt):

@@ -15,7 +15,7 @@ from toys import random_crystal
 from cdvae_core.crystal import CrystalBatch
 from cdvae_core.data.cache import CachedSplit, open_split, read_split
 from cdvae_core.data.format import SplitInfo, concatenate, pack, write_split
-from cdvae_core.errors import DatasetError
+from cdvae_core.errors import DatasetError, OutputError
 
 
 def fake_edges(rng: np.random.Generator, atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,7 +145,7 @@ def test_a_failed_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(DatasetError, match=r"toy-train.safetensors cannot be written: No space"):
+    with pytest.raises(OutputError, match=r"toy-train.safetensors cannot be written: No space"):
         write_split(path, fake_arrays(3), SplitInfo("toy", "train"))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
