@@ -89,6 +89,7 @@ class Training(L.LightningModule):
         self.experiment, self.recipe = experiment, experiment.recipe
         self.splits = {"train": train, "val": val}
         self.skipped = 0
+        self.initialised_from: str | None = None  # the checkpoint that the weights came from
         self.seconds = 0.0  # spent in earlier parts of a resumed run
         self._resume_skip = 0
 
@@ -212,11 +213,16 @@ class Training(L.LightningModule):
         return self.seconds + time.monotonic() - self._since
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["cdvae"] = {"skipped": self.skipped, "seconds": self.spent()}
+        checkpoint["cdvae"] = {
+            "skipped": self.skipped,
+            "seconds": self.spent(),
+            "initialised_from": self.initialised_from,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped = checkpoint["cdvae"]["skipped"]
         self.seconds = checkpoint["cdvae"]["seconds"]
+        self.initialised_from = checkpoint["cdvae"].get("initialised_from")
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         if not progress["is_last_batch"]:
             self._resume_skip = progress["current"]["processed"]
@@ -243,6 +249,7 @@ class ModelKeeper(Callback):
         if not trainer.is_global_zero:
             return
         module.model.provenance = self.provenance | {
+            "initialised_from": module.initialised_from,
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "training_seconds": round(module.spent()),
@@ -361,6 +368,7 @@ def train(
     val_split = open_split(experiment.dataset, "val")
     model = build(experiment, train_split, init)
     module = Training(model, experiment, train_split, val_split)
+    module.initialised_from = str(init) if init else None
     provenance = {
         "dataset": experiment.dataset,
         "data_fingerprint": train_split.fingerprint,
@@ -369,7 +377,6 @@ def train(
         "seed": recipe.seed,
         "recipe": asdict(recipe),
         "loss_weights": asdict(experiment.losses),
-        "initialised_from": str(init) if init else None,
     }
     # the sampler skips what an interrupted epoch has seen; Lightning cannot know
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
