@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cdvae_core.data.cache import open_split
 from cdvae_core.data.embedded import build, mp_like, perov_like, references, shards
 from cdvae_core.data.embedded.table import METADATA_KEY, Selection, split_names, to_structure
 from cdvae_core.errors import DatasetError
@@ -59,6 +60,18 @@ def test_shipped_splits_are_disjoint_and_60_20_20(shipped):
     # one composition of perov_like is one crystal, so that no split knows another's
     if name == "perov_like":
         assert len({row["formula"] for row in rows}) == size
+
+
+def test_shipped_caches_hold_the_same_crystals(shipped):
+    """What training reads (graphs included) is what the Parquet file says."""
+    name, _, rows = shipped
+    for split in ("train", "val", "test"):
+        cached = open_split(name, split)
+        own = [row for row in rows if row["split"] == split]
+        assert cached.ids == [row["id"] for row in own]
+        energies = [row["formation_energy_per_atom"] for row in own]
+        found = cached.properties["formation_energy_per_atom"]
+        np.testing.assert_allclose(found, energies, atol=1e-5)
 
 
 def test_shipped_report_counts_every_candidate(shipped):
@@ -155,7 +168,7 @@ def test_a_killed_build_goes_on_and_loses_one_shard_at_most(tmp_path):
     with ThreadPoolExecutor(1) as executor:
         with pytest.raises(Killed):
             list(shards.complete(compute, tmp_path, 42, executor, in_flight=1))
-        assert not list(tmp_path.glob("*.part"))
+        assert not list(tmp_path.glob("*.tmp"))
         kept = [entry for shard in shards.read_shards(tmp_path) for entry in shard]
         assert [entry["index"] for entry in kept] == list(range(20))
         list(shards.complete(compute, tmp_path, 42, executor, in_flight=2))

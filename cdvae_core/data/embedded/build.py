@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 import numpy as np
@@ -80,6 +81,18 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _start_worker() -> None:
+    """In a worker: do not outlive a killed parent."""
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def work_folder(name: str, seed: int, root: Path | None = None) -> Path:
     """Where the shards of one build lie, below the cache directory."""
     return cache_root(root) / "build" / f"{name}-v{VERSION}-seed{seed}"
@@ -103,7 +116,9 @@ def relax_until(name: str, seed: int, size: int, folder: Path, workers: int) -> 
     total = len(RECIPES[name].candidates(seed))
     with (
         _one_thread(),
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_start_worker
+        ) as pool,
         tqdm(total=size, initial=len(selection.records), desc=name, unit="crystal") as bar,
     ):
         for _ in shards.complete(compute, folder, total, pool, in_flight=2 * workers):

@@ -9,10 +9,11 @@ depends on its index alone, so neither the number of workers nor their order cha
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from pathlib import Path
+
+from cdvae_core.files import write_atomically
 
 SHARD_SIZE = 10
 
@@ -29,10 +30,7 @@ def write_shard(compute: Compute, folder: Path, shard: int, total: int) -> None:
     """Do the tasks of one shard and write it, complete or not at all."""
     first = shard * SHARD_SIZE
     entries = [compute(index) for index in range(first, min(first + SHARD_SIZE, total))]
-    path = shard_path(folder, shard)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(entries), encoding="utf-8")
-    part.replace(path)
+    write_atomically(shard_path(folder, shard), json.dumps(entries).encode())
 
 
 def read_shards(folder: Path, start: int = 0) -> Iterator[list[Entry]]:

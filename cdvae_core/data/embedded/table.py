@@ -11,11 +11,14 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
+
+from cdvae_core.files import write_atomically
 
 BLOCK = ("train", "train", "train", "val", "test")
 METADATA_KEY = b"cdvae"
@@ -115,8 +118,7 @@ def write_table(records: list[dict], path: Path, report: dict[str, object]) -> P
     tools = {tool: metadata.version(tool) for tool in ("chgnet", "ase", "pymatgen", "torch")}
     note = json.dumps(report | {"tools": tools}).encode()
     table = pa.Table.from_pylist(rows).replace_schema_metadata({METADATA_KEY: note})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    pq.write_table(table, part, compression="zstd", compression_level=19)
-    part.replace(path)
+    content = BytesIO()
+    pq.write_table(table, content, compression="zstd", compression_level=19)
+    write_atomically(path, content.getvalue())
     return path
