@@ -42,10 +42,10 @@ class Scalers:
         """From the training split; crystals without a property (NaN) count for the lattice only."""
         values = _scaled_parameters(lattice.double(), num_atoms)
         known = prop[~prop.isnan()].double()
-        mean, std = (known.mean(), known.std()) if len(known) > 1 else (0.0, 1.0)
+        mean, std = (known.mean(), known.std(correction=0)) if len(known) else (0.0, 1.0)
         return cls(
             tuple(values.mean(0).tolist()),
-            tuple((values.std(0) + _SMALLEST_STD).tolist()),
+            tuple((values.std(0, correction=0) + _SMALLEST_STD).tolist()),
             float(mean),
             float(std) + _SMALLEST_STD,
         )

@@ -259,7 +259,7 @@ class ModelKeeper(Callback):
 
 
 class StateKeeper(Callback):
-    """Writes the whole state between two optimiser steps, every few minutes and when time is up.
+    """Writes the whole state between two optimiser steps, every few minutes and at the end.
 
     Lightning's own timer and checkpoints may stop between micro-batches, where a resumed run would
     have lost half a step's gradients. It stands after the averaging callback.
@@ -277,7 +277,8 @@ class StateKeeper(Callback):
             return
         now = time.monotonic()
         stop = trainer.strategy.reduce_boolean_decision(now > self.deadline, all=False)
-        due = now - self.saved > _SECONDS_BETWEEN_STATES
+        ending = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        due = ending or now - self.saved > _SECONDS_BETWEEN_STATES
         if stop or trainer.strategy.reduce_boolean_decision(due, all=False):
             trainer.save_checkpoint(self.run / _STATE)
             self.saved = time.monotonic()
@@ -299,6 +300,11 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
         raise ConfigError(
             f"model.max_atoms is {config.max_atoms}, but '{experiment.dataset}' has crystals of "
             f"{largest} atoms; set model.max_atoms={largest}"
+        )
+    if config.prop is not None and config.prop not in train.properties:
+        known_names = ", ".join(train.properties) or "none"
+        raise ConfigError(
+            f"model.prop is '{config.prop}', but '{experiment.dataset}' has {known_names}"
         )
     known = train.properties[config.prop] if config.prop else np.full(len(train), np.nan)
     arrays = (train.arrays["lattice"], train.num_atoms, known)
