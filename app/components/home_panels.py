@@ -84,7 +84,8 @@ def dataset_panel(info: CheckpointInfo) -> None:
 
 def next_steps(info: CheckpointInfo) -> None:
     """Into the app, and out of it."""
-    st.page_link("views/latent_map.py", label="Open the latent map", icon=":material/scatter_plot:")
+    if st.button("Open the latent map", type="primary", icon=":material/scatter_plot:"):
+        st.switch_page("views/latent_map.py")
     st.html(
         '<p class="note">Pick a crystal there and watch the model rebuild it from noise. '
         "The same from the command line:</p>"

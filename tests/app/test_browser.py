@@ -51,6 +51,7 @@ def test_home(address: str, width: int) -> None:
         page.goto(f"{address}/?checkpoint=tiny")
         expect(page.locator(".crystal[data-state=ready]")).to_have_count(3)
         quiet(page)
+        expect(page.get_by_role("combobox", name="Checkpoint")).to_have_value("tiny")
         assert drawn_share(page, ".crystal") > 0.04
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         whole_page(page, f"home-{width}")
@@ -64,6 +65,7 @@ def test_gallery_leads_to_the_map(address: str) -> None:
         page.wait_for_selector(".js-plotly-plot .nsewdrag")
         quiet(page)
         assert "crystal=" in page.url
+        expect(page.get_by_role("combobox", name="Checkpoint")).to_have_value("tiny")
         expect(page.locator(".crystal[data-state=ready]")).to_have_count(1)
 
 

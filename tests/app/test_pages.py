@@ -14,14 +14,16 @@ MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 MAP = "views/latent_map.py"
 
 
+def shipped() -> list[Path]:
+    return sorted(file.parent for file in Path(MAIN).parents[1].glob("checkpoints/*/config.json"))
+
+
 def opened(page: str | None = None, **parameters: str) -> AppTest:
     at = AppTest.from_file(MAIN, default_timeout=300)
-    for name, value in ({"checkpoint": "tiny"} | parameters).items():
-        at.query_params[name] = value
     at.run()
     if page is not None:
         at.switch_page(page)
-        for name, value in ({"checkpoint": "tiny"} | parameters).items():
+        for name, value in parameters.items():
             at.query_params[name] = value
         settled(at.run())
     return at
@@ -181,7 +183,6 @@ def test_no_checkpoint_and_damaged_checkpoint(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CDVAE_CHECKPOINTS", str(tmp_path))
-    monkeypatch.setattr("app.services.checkpoints.SHIPPED", tmp_path / "none")
     at = AppTest.from_file(MAIN, default_timeout=300).run()
     assert not at.exception
     assert len(at.error) == 1 and "no trained checkpoint" in at.error[0].value
@@ -202,7 +203,7 @@ def test_a_truncated_model_is_one_sentence(
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     monkeypatch.setenv("CDVAE_CHECKPOINTS", str(tmp_path))
-    at = opened(MAP, checkpoint="cut")
+    at = opened(MAP)
     assert len(at.error) == 1
     assert "damaged or truncated" in at.error[0].value
     assert "\n" not in at.error[0].value
@@ -218,17 +219,14 @@ def test_a_missing_dataset_is_one_sentence(
     assert len(at.error) == 1 and "cdvae data build" in at.error[0].value
 
 
-def shipped() -> list[str]:
-    from app.services.checkpoints import SHIPPED
-
-    return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
-
-
-@pytest.mark.parametrize("name", shipped() or [None])
-def test_shipped_checkpoints_open_with_their_cards(name: str | None, world: World) -> None:
-    if name is None:
+@pytest.mark.parametrize("folder", shipped() or [None], ids=lambda p: p.name if p else "none")
+def test_shipped_checkpoints_open_with_their_cards(
+    folder: Path | None, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if folder is None:
         pytest.skip("no checkpoint ships yet")
-    at = opened(checkpoint=name)
-    assert at.selectbox(key="checkpoint").value == name
+    monkeypatch.setenv("CDVAE_CHECKPOINTS", str(folder))
+    at = opened()
+    assert at.selectbox(key="checkpoint").value == folder.name
     assert "no card.md" not in text(at)
     assert not at.exception
