@@ -168,7 +168,7 @@ SAYS = {
     "train: resume": "nothing to resume",
     "train: not built": "cdvae data build",
     "train: device": "toaster",
-    "train: devices": "two",
+    "train: devices": "devices",
     "train: strategy": "magic",
     "data info: name": "nothing",
     "data fetch: name": "nothing",
@@ -181,7 +181,7 @@ SAYS = {
     "data build: no volume": "volume",
     "data build: unknown element": "Zz",
     "data build: NaN": "nan",
-    "data build: 10,648 atoms": "10648",
+    "data build: 10,648 atoms": "1064",
 }
 USAGE = ("sample: n", "sample: out missing", "no such command")
 
