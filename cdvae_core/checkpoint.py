@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def load(path: str | Path, device: str = "cpu") -> CDVAE:
     config = read_config(folder)
     try:
         model_config = from_dict(ModelConfig, config["model"])
-        scalers = Scalers(**{k: _tuple(v) for k, v in config["scalers"].items()})
+        scalers = _scalers(config["scalers"])
+        if config["elements"] != SYMBOLS[1:]:
+            raise ConfigError("its elements are not those of this version")
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / _CONFIG} does not describe a model: {error}") from error
     model = CDVAE(model_config, scalers)
@@ -106,8 +109,16 @@ def _read_weights(file: Path) -> tuple[dict[str, torch.Tensor], str | None]:
         return {name: opened.get_tensor(name) for name in opened.keys()}, identity  # noqa: SIM118
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _scalers(values: dict[str, Any]) -> Scalers:
+    made = Scalers(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    for name, value in vars(made).items():
+        count = 6 if name.startswith("lattice") else 1
+        numbers = value if count == 6 else (value,)
+        if len(numbers) != count or not all(
+            isinstance(number, int | float) and math.isfinite(number) for number in numbers
+        ):
+            raise ConfigError(f"scalers.{name} is {value!r}")
+    return made
 
 
 def _fill(model: CDVAE, weights: dict[str, torch.Tensor], folder: Path) -> None:

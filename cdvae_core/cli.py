@@ -66,6 +66,8 @@ def train(
     limit = None if max_time is None else _duration(max_time)
     from cdvae_core.train import train as train_model
 
+    accelerator, _, place = device.partition(":")  # Lightning's words for cuda:1
+    count = int(devices) if devices.isdigit() else devices
     # what Lightning says of itself and its maker's services is no news of this run
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     model = train_model(
@@ -74,8 +76,8 @@ def train(
         max_time=limit,
         resume=resume,
         init=init,
-        accelerator=device,
-        devices=int(devices) if devices.isdigit() else devices,
+        accelerator=accelerator,
+        devices=[int(place)] if place.isdigit() else count,
         strategy=strategy,
     )
     typer.echo(f"The averaged model is in {model}")
@@ -172,6 +174,10 @@ def _load(checkpoint: Path, schedule: str, device: str) -> tuple[CDVAE, Schedule
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device} cannot be used here; try cpu") from error
     model = CDVAE.load(checkpoint, device)
     return model, Schedule.named(schedule, model.config.noise)
 

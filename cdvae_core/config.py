@@ -5,13 +5,30 @@ Defaults are the published sizes (Appendix F, and conf/ of the published code).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from cdvae_core.errors import ConfigError
 
 T = TypeVar("T")
+
+
+def check_positive(section: Any, where: str, *but_zero: str) -> None:
+    """Every number of a section is above zero, those of `but_zero` at least zero.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for field_ in dataclasses.fields(section):
+        value = getattr(section, field_.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not (value > 0 or (value == 0 and field_.name in but_zero)) or value == math.inf:
+            least = "at least 0" if field_.name in but_zero else "above 0"
+            raise ConfigError(f"{where}{field_.name} is {value}, but must be {least}")
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,9 @@ class EncoderConfig:
     num_spherical: int = 7
     num_radial: int = 6
     cutoff: float = 7.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "encoder.")
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,11 @@ class DecoderConfig:
     triplet_emb: int = 64
     quadruplets: bool = False
 
+    def __post_init__(self) -> None:
+        check_positive(self, "decoder.")
+        if self.neighbours > 64:
+            raise ConfigError(f"decoder.neighbours is {self.neighbours}, but must be at most 64")
+
 
 @dataclass(frozen=True)
 class NoiseConfig:
@@ -52,6 +77,9 @@ class NoiseConfig:
     sigma_last: float = 0.01  # Å
     type_sigma_first: float = 5.0
     type_sigma_last: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_positive(self, "noise.")
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,9 @@ class LossWeights:
     types: float = 1.0
     kl: float = 0.01
     prop: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "losses.", *(f.name for f in dataclasses.fields(self)))
 
 
 @dataclass(frozen=True)
@@ -80,11 +111,7 @@ class ModelConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
 
     def __post_init__(self) -> None:
-        for name in ("latent_dim", "head_hidden", "max_atoms"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if not 1 <= self.decoder.neighbours <= 64:
-            raise ConfigError(f"decoder.neighbours is {self.decoder.neighbours}, not 1 to 64")
+        check_positive(self, "")
 
 
 def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
@@ -113,6 +140,9 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     allowed = getattr(hint, "__args__", (hint,))
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if float in allowed and isinstance(value, str):  # YAML reads 1e-3, without a dot, as text
+        with contextlib.suppress(ValueError):
+            return float(value)
     if isinstance(value, bool) and bool not in allowed:
         raise ConfigError(f"'{where}' is {value!r}, but must be {hint}")
     if isinstance(value, tuple(t for t in allowed if isinstance(t, type))):

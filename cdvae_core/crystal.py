@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cdvae_core.errors import StructureError
-from cdvae_core.lattice import matrix_to_parameters, parameters_to_matrix
+from cdvae_core.lattice import exact, matrix_to_parameters, parameters_to_matrix
 
 MAX_ATOMIC_NUMBER = 100
 MIN_VOLUME = 0.1  # Å3, the published rule for a crystal that exists at all
@@ -51,9 +51,9 @@ class Crystal:
     lattice: np.ndarray
 
     def __post_init__(self) -> None:
-        numbers = np.asarray(self.atomic_numbers, dtype=np.int64)
+        numbers = np.array(self.atomic_numbers, dtype=np.int64)  # copies: the crystal is frozen
         coords = np.asarray(self.frac_coords, dtype=np.float64)
-        lattice = np.asarray(self.lattice, dtype=np.float64)
+        lattice = np.array(self.lattice, dtype=np.float64)
         if numbers.ndim != 1 or len(numbers) == 0:
             raise StructureError("the crystal has no atoms")
         if coords.shape != (len(numbers), 3) or lattice.shape != (3, 3):
@@ -83,7 +83,11 @@ class Crystal:
         frac_coords: np.ndarray,
         atomic_numbers: Sequence[int] | np.ndarray,
     ) -> Crystal:
-        """A crystal from a, b, c in Å and alpha, beta, gamma in degrees."""
+        """A crystal from a, b, c in Å and alpha, beta, gamma in degrees.
+
+        Raises:
+            StructureError: see `Crystal`; no cell has these angles.
+        """
         matrix = parameters_to_matrix(
             torch.as_tensor(np.asarray(lengths, dtype=np.float64)),
             torch.as_tensor(np.asarray(angles, dtype=np.float64)),
@@ -176,6 +180,7 @@ class CrystalBatch:
         )
 
     @property
+    @exact
     def cart_coords(self) -> Float[Tensor, "atoms 3"]:
         """Å."""
         lattice = self.lattice[self.crystal_of_atom]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cdvae_core import __version__
 from cdvae_core.crystal import Crystal, CrystalBatch
-from cdvae_core.errors import ConfigError, StructureError
+from cdvae_core.errors import ConfigError, OutputError, StructureError
 from cdvae_core.files import write_atomically
 from cdvae_core.langevin import LangevinStep, Schedule, sample
 from cdvae_core.model import CDVAE
@@ -53,6 +53,7 @@ class Folder:
 
     Raises:
         ConfigError: the folder holds something already.
+        OutputError: it cannot be made.
     """
 
     path: Path
@@ -62,7 +63,10 @@ class Folder:
     def __post_init__(self) -> None:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(f"{self.path} is not empty; choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be made: {error.strerror}") from error
         self._manifest()
 
     def latents(self, z: Tensor, names: Sequence[str]) -> None:

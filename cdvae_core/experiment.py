@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cdvae_core.config import LossWeights, ModelConfig, from_dict
+from cdvae_core.config import LossWeights, ModelConfig, check_positive, from_dict
 from cdvae_core.errors import ConfigError
 
 
@@ -53,6 +53,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_positive(
+            self, "recipe.", "seed", "warmup_steps", "final_learning_rate", "max_skipped",
+            "teacher_forcing_epochs", "ema_decay",
+        )  # fmt: skip
+        if self.ema_decay > 1:
+            raise ConfigError(f"recipe.ema_decay is {self.ema_decay}, but must be at most 1")
         if self.batch_size % self.micro_batch:
             raise ConfigError(
                 f"recipe.batch_size {self.batch_size} is no multiple of "
@@ -96,7 +102,11 @@ def read(config: str, overrides: Sequence[str] = ()) -> Experiment:
             raise ConfigError(
                 f"'{override}' is no override; write key=value, as in recipe.epochs=10"
             )
-        _set(values, key.split("."), yaml.safe_load(text), override)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"'{override}': the value is no valid YAML") from error
+        _set(values, key.split("."), value, override)
     if "dataset" not in values:
         raise ConfigError(f"'{config}' names no dataset; add the line 'dataset: perov_like'")
     return from_dict(Experiment, values)
@@ -108,7 +118,7 @@ def _parse(config: str) -> dict[str, Any]:
     if config in names():
         text = packaged.read_text(encoding="utf-8")
     elif path.suffix in (".yaml", ".yml") and path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     else:
         raise ConfigError(
             f"no experiment '{config}': give a YAML file or one of {', '.join(names())}"

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cdvae_core.crystal import CrystalBatch
-from cdvae_core.lattice import ReducedCell, heights, minkowski_reduce
+from cdvae_core.lattice import ReducedCell, exact, heights, minkowski_reduce
 
 _CODE_BASE = 2048  # periodic images along an axis stay far below half of this
 _ENVELOPE_EXPONENT = 8
@@ -40,6 +40,7 @@ class MultiGraph:
     target: Int[Tensor, " edges"]
     image: Int[Tensor, "edges 3"]
 
+    @exact
     def vectors(self, crystals: CrystalBatch) -> Float[Tensor, "edges 3"]:
         """From the target to the source, Å."""
         frac = crystals.frac_coords[self.source] - crystals.frac_coords[self.target]
@@ -66,6 +67,7 @@ class PeriodicImages:
     reachable: Bool[Tensor, "crystals images"]
 
 
+@exact
 def periodic_images(
     lattice: Float[Tensor, "crystals 3 3"],
     num_atoms: Int[Tensor, " crystals"],
@@ -127,6 +129,7 @@ def envelope(x: Tensor) -> Tensor:
     return (1 + x**p * (a + x * (b + x * c))).clamp_min(0.0)
 
 
+@exact
 @torch.no_grad()
 def knn_graph(
     crystals: CrystalBatch, k: int, cutoff: float, images: PeriodicImages | None = None

@@ -22,10 +22,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cdvae_core.config import NoiseConfig
-from cdvae_core.crystal import CrystalBatch
+from cdvae_core.crystal import MAX_ATOMIC_NUMBER, MIN_VOLUME, CrystalBatch
 from cdvae_core.errors import ConfigError
 from cdvae_core.graph import periodic_images
-from cdvae_core.lattice import wrap
+from cdvae_core.lattice import volume, wrap
 from cdvae_core.model import CDVAE, Aggregates, Score
 from cdvae_core.noise import coordinate_sigmas, draw_composition, geometric
 
@@ -118,7 +118,7 @@ def sample(
     """
     if isinstance(schedule, str):
         schedule = Schedule.named(schedule, model.config.noise)
-    _check(model, z, num_atoms, atomic_numbers)
+    _check(model, z, schedule, num_atoms, atomic_numbers, lattice)
     return _steps(model, z, schedule, generator, num_atoms, atomic_numbers, lattice)
 
 
@@ -137,12 +137,21 @@ def final(steps: Iterator[LangevinStep]) -> CrystalBatch:
 
 
 def _check(
-    model: CDVAE, z: Tensor, num_atoms: Tensor | None, atomic_numbers: Tensor | None
+    model: CDVAE,
+    z: Tensor,
+    schedule: Schedule,
+    num_atoms: Tensor | None,
+    atomic_numbers: Tensor | None,
+    lattice: Tensor | None,
 ) -> None:
+    if not schedule.sigmas or not schedule.total:
+        raise ConfigError("the schedule has no steps")
     if z.ndim != 2 or z.shape[1] != model.config.latent_dim:
         raise ConfigError(f"z is {list(z.shape)}, not [crystals, {model.config.latent_dim}]")
     if not bool(z.isfinite().all()):
         raise ConfigError("z holds a value that is not finite")
+    if lattice is not None:
+        _check_lattice(lattice, len(z))
     if num_atoms is None:
         if atomic_numbers is not None:
             raise ConfigError("a fixed composition needs num_atoms for each crystal")
@@ -158,6 +167,17 @@ def _check(
         raise ConfigError(
             f"{len(atomic_numbers)} types were given for {int(num_atoms.sum())} atoms in all"
         )
+    if atomic_numbers is not None:
+        wrong = atomic_numbers[(atomic_numbers < 1) | (atomic_numbers > MAX_ATOMIC_NUMBER)]
+        if len(wrong):
+            raise ConfigError(f"atomic number {int(wrong[0])} is not from 1 to {MAX_ATOMIC_NUMBER}")
+
+
+def _check_lattice(lattice: Tensor, crystals: int) -> None:
+    if lattice.shape != (crystals, 3, 3):
+        raise ConfigError(f"the lattice is {list(lattice.shape)}, not [{crystals}, 3, 3]")
+    if not bool((volume(lattice) >= MIN_VOLUME).all()):  # nor is that of NaN
+        raise ConfigError(f"a given lattice has no volume of at least {MIN_VOLUME} Å3")
 
 
 @torch.no_grad()

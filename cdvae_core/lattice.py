@@ -9,27 +9,49 @@ dimensional lattice basis reduction revisited", 2009), whatever the cell looked 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_MIN_SINE_OF_HEIGHT = 0.05  # a predicted cell flatter than this is opened to it
+from cdvae_core.errors import StructureError
+
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def exact(function: Callable[P, T]) -> Callable[P, T]:
+    """Geometry in the precision of its inputs, also under autocast: bfloat16 has two digits."""
+
+    @functools.wraps(function)
+    def without_autocast(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return without_autocast
 
 
 def parameters_to_matrix(
-    lengths: Float[Tensor, "*crystals 3"], angles: Float[Tensor, "*crystals 3"]
+    lengths: Float[Tensor, "*crystals 3"],
+    angles: Float[Tensor, "*crystals 3"],
+    least_sine: float = 0.0,
 ) -> Float[Tensor, "*crystals 3 3"]:
     """The cell with a in the x-z plane and c along z, as pymatgen orients it.
 
-    Angles that no cell can have (their volume would vanish or be imaginary) are opened until the
-    cell has a small height, so that a prediction always gives a cell.
+    Args:
+        lengths: Å.
+        angles: degrees.
+        least_sine: of the reciprocal angle gamma*; flatter cells, and angles that no cell can
+            have, are opened to it, so that a prediction always gives a cell. With 0 such angles
+            give a cell without volume.
     """
     alpha, beta, gamma = torch.deg2rad(angles).unbind(-1)
     a, b, c = lengths.unbind(-1)
     cos_star = (alpha.cos() * beta.cos() - gamma.cos()) / (alpha.sin() * beta.sin())
-    limit = (1 - _MIN_SINE_OF_HEIGHT**2) ** 0.5
+    limit = (1 - least_sine**2) ** 0.5
     cos_star = cos_star.clamp(-limit, limit)
     sin_star = (1 - cos_star**2).sqrt()
     zero = torch.zeros_like(a)
@@ -92,7 +114,12 @@ def minkowski_reduce(lattice: Float[Tensor, "crystals 3 3"]) -> ReducedCell:
 
     Every pass sorts the vectors, shortens the second by the first, and the third by its nearest
     vector in the plane of the other two; it ends when no vector of any crystal gets shorter.
+
+    Raises:
+        StructureError: a lattice is not finite.
     """
+    if not bool(lattice.isfinite().all()):
+        raise StructureError("a lattice holds a number that is not finite")
     given = lattice.double()
     basis = given.clone()
     while True:
@@ -132,6 +159,7 @@ def _shorten_third(b1: Tensor, b2: Tensor, b3: Tensor) -> Tensor:
     return candidates[torch.arange(len(b3), device=b3.device), best]
 
 
+@exact
 def minimum_image(
     frac_displacement: Float[Tensor, "atoms 3"],
     cell: ReducedCell,

@@ -116,6 +116,8 @@ def _denoising(
     noised = crystals
     if not teacher_forcing:
         predicted = model.lattice(aggregates.lattice.detach().float(), crystals.num_atoms)
+        sound = predicted.isfinite().flatten(1).all(1)[:, None, None]  # else z is not, nor the loss
+        predicted = torch.where(sound, predicted, crystals.lattice)
         noised = crystals.replace(lattice=predicted.to(crystals.lattice.dtype))
     frac = perturb_coordinates(noised, sigma_x, generator)
     composition = aggregates.composition.detach().float().softmax(-1)

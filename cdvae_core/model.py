@@ -26,6 +26,7 @@ from cdvae_core.nn.dimenet import DimeNetPlusPlus
 from cdvae_core.nn.gemnet import GemNet
 from cdvae_core.scalers import Scalers
 
+_LEAST_SINE = 0.05  # a predicted cell flatter than this is opened to it
 _SHORTEST_LENGTH = 0.8  # Å per cube root of an atom; a predicted length is never below it
 
 
@@ -121,7 +122,7 @@ class CDVAE(nn.Module):
         """The cell, in Å, that six standardised parameters mean for crystals of N atoms."""
         values = self.scalers.lattice_from_standard(standardised)
         lengths = values[:, :3].clamp_min(_SHORTEST_LENGTH) * num_atoms[:, None] ** (1 / 3)
-        return parameters_to_matrix(lengths, values[:, 3:].clamp(30, 150))
+        return parameters_to_matrix(lengths, values[:, 3:].clamp(30, 150), _LEAST_SINE)
 
     def score(
         self,

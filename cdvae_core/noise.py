@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cdvae_core.config import NoiseConfig
 from cdvae_core.crystal import CrystalBatch
-from cdvae_core.lattice import ReducedCell, minimum_image, minkowski_reduce, wrap
+from cdvae_core.lattice import ReducedCell, exact, minimum_image, minkowski_reduce, wrap
 
 
 def geometric(first: float, last: float, levels: int) -> Float[Tensor, " levels"]:
@@ -36,6 +36,7 @@ def type_sigmas(config: NoiseConfig) -> Float[Tensor, " levels"]:
     return geometric(config.type_sigma_first, config.type_sigma_last, config.levels)
 
 
+@exact
 def perturb_coordinates(
     crystals: CrystalBatch,
     sigma: Float[Tensor, " crystals"],

@@ -20,6 +20,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
@@ -267,7 +268,9 @@ class StateKeeper(Callback):
 
     def __init__(self, run: Path, keeper: ModelKeeper, max_time: timedelta | None) -> None:
         self.run, self.keeper = run, keeper
-        self.deadline = time.monotonic() + (max_time.total_seconds() if max_time else math.inf)
+        self.deadline = time.monotonic() + (
+            math.inf if max_time is None else max_time.total_seconds()
+        )
         self.saved = time.monotonic()
 
     def on_train_batch_end(
@@ -388,23 +391,27 @@ def train(
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
     keeper = ModelKeeper(run, provenance)
     part = f"part_{len(list((run / 'logs').glob('part_*')))}"  # a resumed run logs beside the first
-    trainer = L.Trainer(
-        max_epochs=recipe.epochs,
-        accumulate_grad_batches=recipe.batch_size // recipe.micro_batch,
-        check_val_every_n_epoch=recipe.validate_every,
-        precision=recipe.precision,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=20,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=[CSVLogger(run, "logs", part), TensorBoardLogger(run, "logs", part)],
-        callbacks=[
-            keeper,
-            EMAWeightAveraging(decay=recipe.ema_decay, use_buffers=False),
-            StateKeeper(run, keeper, max_time),
-        ],
-        **trainer_options,
-    )
+    try:
+        trainer = L.Trainer(
+            max_epochs=recipe.epochs,
+            accumulate_grad_batches=recipe.batch_size // recipe.micro_batch,
+            check_val_every_n_epoch=recipe.validate_every,
+            precision=recipe.precision,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            log_every_n_steps=20,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            logger=[CSVLogger(run, "logs", part), TensorBoardLogger(run, "logs", part)],
+            callbacks=[
+                keeper,
+                EMAWeightAveraging(decay=recipe.ema_decay, use_buffers=False),
+                StateKeeper(run, keeper, max_time),
+            ],
+            **trainer_options,
+        )
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"training cannot run on the chosen devices: {why}") from error
     trainer.fit(module, ckpt_path=state if resume else None, weights_only=True)
     return run / "model"
