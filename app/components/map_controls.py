@@ -16,7 +16,7 @@ def colour_picker(of: LatentMap) -> Colouring:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         by = st.selectbox(
             "Colour by", options, format_func=colouring.readable, key="colour",
-            bind="query-params", width=270,
+            persist_state="session", width=270,
         )  # fmt: skip
         elements: list[str] = []
         if by == colouring.ELEMENTS:

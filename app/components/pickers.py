@@ -14,6 +14,8 @@ from cdvae_core.data.cache import find_split
 from cdvae_core.data.registry import SPLITS
 from cdvae_core.errors import CheckpointError, DatasetError
 
+_PARAMETER = "checkpoint"
+_WRITTEN = "checkpoint_in_url"  # what this session put there itself
 SPLIT_NAMES = {"train": "Train", "val": "Validation", "test": "Test"}
 
 
@@ -26,10 +28,14 @@ def checkpoint_picker(width: int | Literal["stretch"] = "stretch") -> Checkpoint
                 "there is no trained checkpoint in checkpoints/ or in CDVAE_CHECKPOINTS; "
                 "`cdvae train perov_like_small` makes one"
             )
+        linked = st.query_params.get(_PARAMETER)
+        if linked in folders and linked != st.session_state.get(_WRITTEN):
+            st.session_state[_PARAMETER] = linked
         name = st.selectbox(
-            "Checkpoint", list(folders), key="checkpoint", bind="query-params", width=width,
+            "Checkpoint", list(folders), key=_PARAMETER, persist_state="session", width=width,
             help="A trained model: a folder in checkpoints/ or in CDVAE_CHECKPOINTS.",
         )  # fmt: skip
+        st.query_params[_PARAMETER] = st.session_state[_WRITTEN] = name
         return checkpoints.describe(folders[name])
 
 
@@ -42,7 +48,7 @@ def dataset_picker(info: CheckpointInfo) -> str:
         first = ready.index(info.dataset) if info.dataset in ready else 0
         return st.selectbox(
             "Dataset", ready, index=first, key=f"dataset-{info.name}",
-            bind="query-params", help="Built datasets; `cdvae data list` names the others.",
+            persist_state="session", help="Built datasets; `cdvae data list` names the others.",
         )  # fmt: skip
 
 
@@ -50,8 +56,8 @@ def split_picker(dataset: str) -> tuple[str, ...]:
     """One split or more of a dataset, in the order train, val, test."""
     built = [name for name in SPLITS if find_split(dataset, name)]
     chosen = st.pills(
-        "Splits", built, selection_mode="multi", default=built[-1:], key="splits",
-        format_func=SPLIT_NAMES.__getitem__, bind="query-params",
+        "Splits", built, selection_mode="multi", default=built[-1:], key=f"splits-{dataset}",
+        format_func=SPLIT_NAMES.__getitem__, persist_state="session",
         help="Latents are computed once for each split and kept.",
     )  # fmt: skip
     return tuple(name for name in built if name in (chosen or built[-1:]))

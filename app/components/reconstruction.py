@@ -45,11 +45,11 @@ def _controls(
     with st.container(horizontal=True, vertical_alignment="bottom"):
         schedule = st.selectbox(
             "Schedule", list(reconstruct.SCHEDULES), format_func=reconstruct.SCHEDULES.get,
-            key="schedule", width=270, bind="query-params",
+            key="schedule", width=270, persist_state="session",
             help="How many noise levels and steps. Fast is a shortened one.",
         )  # fmt: skip
         seed = st.number_input(
-            "Seed", 0, 2**31 - 1, key="seed", width=140, bind="query-params",
+            "Seed", 0, 2**31 - 1, key="seed", width=140, persist_state="session",
             help="The same seed gives the same crystal.",
         )  # fmt: skip
         if job is not None and job.running:

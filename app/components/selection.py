@@ -7,22 +7,23 @@ from collections.abc import Sequence
 import streamlit as st
 
 _ID, _GROUP, _PARAMETER = "selected_crystal", "selected_group", "crystal"
+_WRITTEN = "selected_crystal_in_url"  # what this session put there itself
 
 
 def selected_id() -> str | None:
-    """The id of the selected crystal; at first the one in the URL. Keeps the URL up to date."""
-    if _ID not in st.session_state:
-        st.session_state[_ID] = st.query_params.get(_PARAMETER)
-    chosen = st.session_state[_ID]
-    if chosen is None:
-        st.query_params.pop(_PARAMETER, None)
-    elif st.query_params.get(_PARAMETER) != chosen:
+    """The id of the selected crystal; a link that brings one decides. Keeps the URL up to date."""
+    linked = st.query_params.get(_PARAMETER)
+    if linked is not None and linked != st.session_state.get(_WRITTEN):
+        select(linked)
+    chosen = st.session_state.get(_ID)
+    if chosen is not None and linked != chosen:
         st.query_params[_PARAMETER] = chosen
+    st.session_state[_WRITTEN] = chosen
     return chosen
 
 
-def select(identifier: str | None) -> None:
-    """Select one crystal, or none; a lasso's group is let go."""
+def select(identifier: str) -> None:
+    """Select one crystal; a lasso's group is let go."""
     st.session_state[_ID] = identifier
     st.session_state[_GROUP] = ()
 

@@ -66,6 +66,14 @@ def test_home_shows_the_checkpoint_its_card_and_its_crystals(world: World) -> No
     assert not at.error
 
 
+def test_the_gallery_leads_to_the_map(world: World) -> None:
+    at = opened()
+    button = next(b for b in at.button if b.label == "See it on the map")
+    settled(button.click().run())
+    assert [t.value for t in at.title] == ["Latent map"]
+    assert len(views(at)) == 1
+
+
 def test_the_map_has_every_crystal_and_no_selection_at_first(world: World) -> None:
     at = opened(MAP)
     assert not at.error
