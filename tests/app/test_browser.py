@@ -142,6 +142,7 @@ def test_lasso(address: str) -> None:
         whole_page(page, "latent-map-lasso")
 
 
+@pytest.mark.slow
 def test_a_long_run_is_live_and_can_be_stopped(address: str) -> None:
     with browsing() as watched:
         page = watched.page
