@@ -7,18 +7,15 @@ build that was killed goes on where it stopped and only what was in hand is done
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 from pymatgen.analysis.local_env import CrystalNN
@@ -38,6 +35,7 @@ from cdvae_core.data.format import (
     split_path,
     write_split,
 )
+from cdvae_core.data.workers import end_with_parent, one_thread
 from cdvae_core.errors import DatasetError, StructureError
 from cdvae_core.structures import from_structure, load, niggli, to_structure
 
@@ -189,7 +187,7 @@ def _work(
             yield _prepare_shard(chunk, shard, info)
         return
     with (
-        _one_thread(),
+        one_thread(),
         ProcessPoolExecutor(
             min(workers, len(todo)), get_context("spawn"), initializer=_start_worker
         ) as pool,
@@ -210,30 +208,7 @@ def _work(
 def _start_worker() -> None:
     """In a worker: finish the shard in hand on Ctrl-C, but do not outlive a killed parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let the processes started inside use one thread each: they share the cores already."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    end_with_parent()
 
 
 def _merge(shards: Sequence[Path], path: Path, info: SplitInfo, parts: Path) -> SplitInfo:

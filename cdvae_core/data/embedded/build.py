@@ -9,15 +9,11 @@ Everything follows from the seed: the order of the candidates, the displacements
 from __future__ import annotations
 
 import logging
-import os
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache, partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 from types import ModuleType
 
 import numpy as np
@@ -28,6 +24,7 @@ from cdvae_core.data.embedded.calculator import load_calculator
 from cdvae_core.data.embedded.relax import Rejected
 from cdvae_core.data.embedded.table import Selection, write_table
 from cdvae_core.data.registry import cache_root
+from cdvae_core.data.workers import end_with_parent, one_thread
 from cdvae_core.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -65,34 +62,6 @@ def relax_candidate(name: str, seed: int, index: int) -> shards.Entry:
     return {"index": index, "record": record}
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let the processes started inside use one thread each: twice as fast as fighting."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _start_worker() -> None:
-    """In a worker: do not outlive a killed parent."""
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def work_folder(name: str, seed: int, root: Path | None = None) -> Path:
     """Where the shards of one build lie, below the cache directory."""
     return cache_root(root) / "build" / f"{name}-v{VERSION}-seed{seed}"
@@ -115,9 +84,9 @@ def relax_until(name: str, seed: int, size: int, folder: Path, workers: int) -> 
     compute = partial(relax_candidate, name, seed)
     total = len(RECIPES[name].candidates(seed))
     with (
-        _one_thread(),
+        one_thread(),
         ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_start_worker
+            workers, mp_context=get_context("spawn"), initializer=end_with_parent
         ) as pool,
         tqdm(total=size, initial=len(selection.records), desc=name, unit="crystal") as bar,
     ):
