@@ -21,13 +21,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cdvae_core.assignment import assign_types
 from cdvae_core.config import NoiseConfig
 from cdvae_core.crystal import MAX_ATOMIC_NUMBER, MIN_VOLUME, CrystalBatch
 from cdvae_core.errors import ConfigError
 from cdvae_core.graph import periodic_images
 from cdvae_core.lattice import volume, wrap
-from cdvae_core.model import CDVAE, Aggregates, Score
-from cdvae_core.noise import coordinate_sigmas, draw_composition, geometric
+from cdvae_core.model import CDVAE, Aggregates
+from cdvae_core.noise import coordinate_sigmas, geometric, likeliest_counts
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class Schedule:
         steps_per_level: Langevin steps at each level.
         epsilon: step size at the last level, Å2.
         denoising_steps: steps at the last level that add no noise, after all others.
+        keep_counts: give each atom the likeliest type under the composition that z predicts, rather
+            than the likeliest of all (Algorithm 1).
     """
 
     sigmas: tuple[float, ...]
     steps_per_level: int
     epsilon: float
     denoising_steps: int = 0
+    keep_counts: bool = False
 
     @property
     def total(self) -> int:
@@ -66,7 +70,7 @@ class Schedule:
             return cls(levels, steps_per_level=100, epsilon=1e-4)
         if name == "fast":
             levels = geometric(min(2.0, noise.sigma_first), noise.sigma_last, 60)
-            return cls(tuple(levels.tolist()), 2, noise.sigma_last**2, denoising_steps=5)
+            return cls(tuple(levels.tolist()), 2, noise.sigma_last**2, 5, keep_counts=True)
         raise ConfigError(f"no schedule is called '{name}'; there are 'paper' and 'fast'")
 
 
@@ -189,14 +193,14 @@ def start(
     atomic_numbers: Tensor | None = None,
     lattice: Tensor | None = None,
 ) -> CrystalBatch:
-    """Lines 2 to 4 of Algorithm 1: predicted aggregates, uniform coordinates, random types."""
+    """Lines 2 to 4 of Algorithm 1: predicted aggregates, uniform coordinates, types on them."""
     predicted: Aggregates = model.aggregates(z)
     if num_atoms is None:
         num_atoms = predicted.num_atoms[:, 1:].argmax(-1) + 1  # no crystal has no atoms
     if lattice is None:
         lattice = model.lattice(predicted.lattice, num_atoms)
     if atomic_numbers is None:
-        atomic_numbers = draw_composition(predicted.composition.softmax(-1), num_atoms, generator)
+        atomic_numbers = likeliest_counts(predicted.composition.softmax(-1), num_atoms)
     frac = torch.rand((len(atomic_numbers), 3), generator=generator, device=z.device, dtype=z.dtype)
     return CrystalBatch(atomic_numbers, frac, lattice.to(z.dtype), num_atoms)
 
@@ -225,7 +229,12 @@ def _steps(
                 noise = torch.randn(move.shape, generator=generator, device=z.device, dtype=z.dtype)
                 move = move + noise * (2 * alpha) ** 0.5
             frac = wrap(crystals.frac_coords + torch.einsum("ai,aij->aj", move, to_frac))
-            types = crystals.atomic_numbers if atomic_numbers is not None else _types(score)
+            if atomic_numbers is not None:
+                types = atomic_numbers
+            elif schedule.keep_counts:
+                types = assign_types(score.types, crystals)
+            else:
+                types = score.types.argmax(-1) + 1
             crystals = crystals.replace(frac_coords=frac, atomic_numbers=types)
             norm = _rms(score.vectors, crystals)
         yield LangevinStep(level, step, index, schedule.total, sigma, crystals, norm)
@@ -239,10 +248,6 @@ def _plan(schedule: Schedule) -> Iterator[tuple[int, int, float, bool]]:
             yield level, step, sigma, True
     for extra in range(schedule.denoising_steps):
         yield len(schedule.sigmas) - 1, per_level + extra, schedule.sigmas[-1], False
-
-
-def _types(score: Score) -> Tensor:
-    return score.types.argmax(-1) + 1
 
 
 def _rms(vectors: Tensor, crystals: CrystalBatch) -> Tensor:

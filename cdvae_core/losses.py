@@ -29,6 +29,7 @@ from cdvae_core.noise import (
     perturb_types,
     score_target,
     type_sigmas,
+    without_drift,
 )
 
 
@@ -123,7 +124,8 @@ def _denoising(
     composition = aggregates.composition.detach().float().softmax(-1)
     numbers = perturb_types(crystals, composition, sigma_a, generator)
     score = model.score(z, noised.replace(frac_coords=frac, atomic_numbers=numbers))
-    error = (score.vectors - score_target(crystals, frac, sigma_x)).square().sum(-1) / 2
+    target = without_drift(score_target(crystals, frac, sigma_x), crystals)
+    error = (score.vectors - target).square().sum(-1) / 2
     surprise = functional.cross_entropy(
         score.types.float(), crystals.atomic_numbers - 1, reduction="none"
     )

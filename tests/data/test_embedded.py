@@ -14,7 +14,13 @@ import pytest
 
 from cdvae_core.data.cache import open_split
 from cdvae_core.data.embedded import build, mp_like, perov_like, references, shards
-from cdvae_core.data.embedded.table import METADATA_KEY, Selection, split_names, to_structure
+from cdvae_core.data.embedded.table import (
+    METADATA_KEY,
+    Selection,
+    split_names,
+    to_structure,
+    write_table,
+)
 from cdvae_core.errors import DatasetError
 
 FOLDER = Path(build.__file__).parent
@@ -215,6 +221,30 @@ def test_selection_leaves_duplicates_and_failures_out():
     assert selection.report() == {
         "tried": 4, "kept": 2, "duplicates": 1, "failures": {"isolated atoms": 1},
     }  # fmt: skip
+
+
+def test_a_larger_build_goes_on_from_the_file_of_a_smaller_one(tmp_path):
+    """The shipped file and the entries after it give what all entries in one go give."""
+    entries = [
+        {"index": 0, "record": record(4.1)},
+        {"index": 1, "reason": "isolated atoms", "detail": ""},
+        {"index": 2, "record": record(4.1, (17, 55))},  # the first one again
+        {"index": 3, "record": record(4.2, (55, 35))},
+        {"index": 4, "record": record(4.2, (35, 55))},  # the one before, across the seam
+        {"index": 5, "record": record(4.3, (55, 53))},
+    ]
+    whole, first = Selection(3), Selection(2)
+    whole.add(entries)
+    first.add(entries)
+    report = {"name": "perov_like", "recipe_version": build.VERSION, "seed": 0}
+    file = tmp_path / "perov_like.parquet"
+    write_table(first.records, file, report | first.report())
+    further = build.begin("perov_like", 0, 3, file)
+    assert further.tried == first.tried == 4
+    further.add(entries)
+    assert further.report() == whole.report() and further.records == whole.records
+    assert build.begin("perov_like", 1, 3, file).tried == 0  # another seed is another set
+    assert build.begin("perov_like", 0, 1, file).tried == 0  # and a smaller one begins anew
 
 
 def test_bad_requests_get_one_sentence(tmp_path):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from cdvae_core.data.embedded import mp_like, perov_like, references, shards
 from cdvae_core.data.embedded.calculator import load_calculator
 from cdvae_core.data.embedded.relax import Rejected
-from cdvae_core.data.embedded.table import Selection, write_table
+from cdvae_core.data.embedded.table import Selection, read_table, write_table
 from cdvae_core.data.registry import cache_root
 from cdvae_core.data.workers import end_with_parent, one_thread
 from cdvae_core.errors import DatasetError
@@ -67,10 +67,20 @@ def work_folder(name: str, seed: int, root: Path | None = None) -> Path:
     return cache_root(root) / "build" / f"{name}-v{VERSION}-seed{seed}"
 
 
-def relax_until(name: str, seed: int, size: int, folder: Path, workers: int) -> Selection:
-    """Relax candidates, shard by shard, until `size` distinct crystals exist."""
+def begin(name: str, seed: int, size: int, shipped: Path) -> Selection:
+    """An empty selection, or what a smaller file of the same recipe and seed holds already."""
     selection = Selection(size)
-    read = 0
+    if shipped.is_file():
+        records, report = read_table(shipped)
+        same = (report["recipe_version"], report["seed"]) == (VERSION, seed)
+        if same and len(records) <= size:
+            selection.restore(records, report)
+    return selection
+
+
+def relax_until(selection: Selection, name: str, seed: int, folder: Path, workers: int) -> None:
+    """Relax candidates, shard by shard, until the selection is full."""
+    read = first = selection.tried // shards.SHARD_SIZE
 
     def take_finished() -> None:
         nonlocal read
@@ -80,7 +90,7 @@ def relax_until(name: str, seed: int, size: int, folder: Path, workers: int) -> 
 
     take_finished()
     if selection.full:
-        return selection
+        return
     compute = partial(relax_candidate, name, seed)
     total = len(RECIPES[name].candidates(seed))
     with (
@@ -88,14 +98,15 @@ def relax_until(name: str, seed: int, size: int, folder: Path, workers: int) -> 
         ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=end_with_parent
         ) as pool,
-        tqdm(total=size, initial=len(selection.records), desc=name, unit="crystal") as bar,
+        tqdm(
+            total=selection.size, initial=len(selection.records), desc=name, unit="crystal"
+        ) as bar,
     ):
-        for _ in shards.complete(compute, folder, total, pool, in_flight=2 * workers):
+        for _ in shards.complete(compute, folder, total, pool, in_flight=2 * workers, start=first):
             take_finished()
             bar.update(len(selection.records) - bar.n)
             if selection.full:
                 break
-    return selection
 
 
 def build(
@@ -111,7 +122,8 @@ def build(
 
     Args:
         name: `perov_like` or `mp_like`.
-        out: folder for `NAME.parquet`, written atomically.
+        out: folder for `NAME.parquet`, written atomically; a smaller one there of the same recipe
+            and seed is gone on from.
         seed: decides everything that is random.
         limit: crystals to make, the recipe's own number if None.
         workers: processes.
@@ -131,7 +143,8 @@ def build(
     load_calculator()
     folder = work_folder(name, seed, work)
     folder.mkdir(parents=True, exist_ok=True)
-    selection = relax_until(name, seed, size, folder, workers)
+    selection = begin(name, seed, size, out / f"{name}.parquet")
+    relax_until(selection, name, seed, folder, workers)
     if not selection.full:
         found = len(selection.records)
         raise DatasetError(f"{name} has {found} crystals, not {size}: lower the limit to that")

@@ -42,7 +42,12 @@ def read_shards(folder: Path, start: int = 0) -> Iterator[list[Entry]]:
 
 
 def complete(
-    compute: Compute, folder: Path, total: int, executor: Executor, in_flight: int
+    compute: Compute,
+    folder: Path,
+    total: int,
+    executor: Executor,
+    in_flight: int,
+    start: int = 0,
 ) -> Iterator[int]:
     """Write the missing shards in order, `in_flight` at a time; stop asking to stop working.
 
@@ -52,12 +57,13 @@ def complete(
         total: number of tasks.
         executor: runs the shards.
         in_flight: shards handed out at a time.
+        start: the first shard that is wanted.
 
     Yields:
         Number of shards finished in this run, whenever it grows.
     """
     count = -(-total // SHARD_SIZE)
-    missing = (shard for shard in range(count) if not shard_path(folder, shard).exists())
+    missing = (shard for shard in range(start, count) if not shard_path(folder, shard).exists())
     pending = set()
     finished = 0
     try:

@@ -51,11 +51,26 @@ class Selection:
         """Whether all `size` crystals are there."""
         return len(self.records) == self.size
 
+    @property
+    def tried(self) -> int:
+        """How many candidates were looked at: the first so many, since they come in order."""
+        return len(self.records) + self.duplicates + sum(self.failures.values())
+
+    def restore(self, records: list[dict], report: dict) -> None:
+        """Start as a smaller build ended: with its records and its report (see `read_table`)."""
+        self.records, self.duplicates = records, report["duplicates"]
+        self.failures.update(report["failures"])
+        for record in records:
+            structure = to_structure(record)
+            self._by_formula[structure.composition.reduced_formula].append(structure)
+
     def add(self, entries: Iterable[dict]) -> None:
-        """Take entries of the shards (see `shards`) until full."""
+        """Take entries of the shards (see `shards`), those not tried yet, until full."""
         for entry in entries:
             if self.full:
                 return
+            if entry["index"] < self.tried:
+                continue
             if "reason" in entry:
                 self.failures[entry["reason"]] += 1
             else:
@@ -73,9 +88,8 @@ class Selection:
     def report(self) -> dict[str, object]:
         """Counts: tried, kept, duplicates, and failures by reason."""
         failures = dict(sorted(self.failures.items(), key=lambda item: -item[1]))
-        tried = len(self.records) + self.duplicates + sum(failures.values())
         return {
-            "tried": tried,
+            "tried": self.tried,
             "kept": len(self.records),
             "duplicates": self.duplicates,
             "failures": failures,
@@ -92,6 +106,19 @@ def split_names(count: int, seed: int) -> list[str]:
     for block in range(-(-count // len(BLOCK))):
         names += [str(name) for name in np.random.default_rng([seed, block]).permutation(BLOCK)]
     return names[:count]
+
+
+def read_table(path: Path) -> tuple[list[dict], dict]:
+    """The records and the report of a written table, as a `Selection` made them."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    report = json.loads(table.schema.metadata[METADATA_KEY])
+    rows = table.to_pylist()
+    for row in rows:
+        row["candidate"] = int(row.pop("id").rsplit("-", 1)[1])
+        del row["split"]
+    return rows, report
 
 
 def write_table(records: list[dict], path: Path, report: dict[str, object]) -> Path:
