@@ -1,13 +1,14 @@
 """What a recipe learns in a fixed processor time: short trainings, compared in validation.
 
     python benchmarks/recipes.py perov_5_small --minutes 2 \\
-        "losses.composition=1 recipe.learning_rate=0.001" "losses.composition=10"
+        "losses.composition=1 recipe.learning_rate=0.001" "losses.composition=10" "optimiser=adamw"
 
-Each quoted argument is one variant, a set of overrides of the experiment. All variants see the same
-crystals and the same noise; the learning rate rises over the first 3 % of the time and falls to
-zero over the rest. For the first crystals of the validation split, decoded from nothing, the table
-says how often mu knows the elements, how far off the lengths are, and, for coordinates displaced by
-sigma and types of which half are drawn anew, the coordinate loss and the share of right types.
+Each quoted argument is one variant, a set of overrides of the experiment; `optimiser=adamw` trains
+it without Muon. All variants see the same crystals and the same noise; the learning rate rises over
+the first 3 % of the time and falls to zero over the rest. For the first crystals of the validation
+split, the table says how often mu knows the elements, how far off the lengths are, for coordinates
+displaced by sigma and types of which half are drawn anew the coordinate loss and the share of right
+types, and how many of them are reconstructed from mu with the fast schedule, and how exactly.
 """
 
 from __future__ import annotations
@@ -18,28 +19,42 @@ import time
 import torch
 
 from cdvae_core.data.cache import CachedSplit, LabelledBatch, open_split
+from cdvae_core.decode import decode
+from cdvae_core.encode import encode_split
 from cdvae_core.experiment import Experiment, read
+from cdvae_core.langevin import Schedule
 from cdvae_core.losses import losses
+from cdvae_core.metrics.reconstruction import Reconstruction, reconstruction
 from cdvae_core.model import CDVAE
-from cdvae_core.noise import perturb_coordinates, perturb_types, score_target
+from cdvae_core.noise import perturb_coordinates, perturb_types, score_target, without_drift
+from cdvae_core.optimiser import MuonAdamW
 from cdvae_core.train import build
 
 SIGMAS = (0.5, 0.1, 0.03, 0.01)
 VALIDATION_CRYSTALS = 256
 
 
-def fit(experiment: Experiment, train: CachedSplit, seconds: float) -> tuple[CDVAE, int]:
+def optimiser_of(model: CDVAE, name: str, learning_rate: float) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, fused=True)
+    return MuonAdamW(model, learning_rate)
+
+
+def fit(
+    experiment: Experiment, train: CachedSplit, seconds: float, optimiser_name: str = "muon"
+) -> tuple[CDVAE, int]:
     """Train for so much processor time; the model and its number of steps."""
     recipe = experiment.recipe
     model = build(experiment, train)
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, fused=True)
+    optimiser = optimiser_of(model, optimiser_name, recipe.learning_rate)
+    rates = [group["lr"] for group in optimiser.param_groups]
     generator = torch.Generator().manual_seed(recipe.seed)
     begun, steps = time.process_time(), 0
     while (done := (time.process_time() - begun) / seconds) < 1:
         chosen = torch.randint(len(train), (recipe.batch_size,), generator=generator).numpy()
         batch = train.batch(chosen, experiment.model.prop)
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * min(done / 0.03, 1 - done, 1.0)
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * min(done / 0.03, 1 - done, 1.0)
         record = losses(
             model, batch.crystals, batch.graph, batch.prop, generator,
             noise_draws=recipe.noise_draws,
@@ -63,7 +78,7 @@ def denoising(model: CDVAE, batch: LabelledBatch, sigma: float) -> tuple[float, 
     composition = model.aggregates(mu).composition.softmax(-1)
     numbers = perturb_types(crystals, composition, torch.ones_like(sigma_x), generator)
     score = model.score(mu, crystals.replace(frac_coords=frac, atomic_numbers=numbers))
-    error = score.vectors - score_target(crystals, frac, sigma_x)
+    error = score.vectors - without_drift(score_target(crystals, frac, sigma_x), crystals)
     right = score.types.argmax(-1) + 1 == crystals.atomic_numbers
     return float(error.square().sum(-1).mean() / 2), float(right.float().mean())
 
@@ -85,6 +100,16 @@ def aggregates(model: CDVAE, batch: LabelledBatch) -> tuple[float, float]:
     return hits / crystals.num_crystals, float((lengths / true_lengths - 1).abs().mean())
 
 
+def reconstructed(model: CDVAE, val: CachedSplit, count: int) -> Reconstruction:
+    """The first crystals of a split, decoded from mu with the fast schedule."""
+    chosen = list(range(count))
+    z = encode_split(model, val, chosen, None)
+    schedule = Schedule.named("fast", model.config.noise)
+    names = [str(i) for i in chosen]
+    found = [d.crystal for _, done in decode(model, z, names, schedule, 0) for d in done]
+    return reconstruction([[crystal] for crystal in found], [val.crystal(i) for i in chosen])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -95,14 +120,20 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     heads = "".join(f"  {s:>5} Å types" for s in SIGMAS)
-    print(f"steps elements lengths{heads}  variant")
+    print(f"steps elements lengths{heads}   match    rmse  variant")
     for variant in arguments.variants:
-        experiment = read(arguments.experiment, variant.split())
+        words = variant.split()
+        optimiser = "adamw" if "optimiser=adamw" in words else "muon"
+        overrides = [word for word in words if not word.startswith("optimiser=")]
+        experiment = read(arguments.experiment, overrides)
         train, val = (open_split(experiment.dataset, split) for split in ("train", "val"))
-        model, steps = fit(experiment, train, 60 * arguments.minutes)
-        batch = val.batch(range(min(VALIDATION_CRYSTALS, len(val))), experiment.model.prop)
+        model, steps = fit(experiment, train, 60 * arguments.minutes, optimiser)
+        count = min(VALIDATION_CRYSTALS, len(val))
+        batch = val.batch(range(count), experiment.model.prop)
         hits, off = aggregates(model, batch)
         columns = "".join("  {:7.3f} {:5.3f}".format(*denoising(model, batch, s)) for s in SIGMAS)
+        again = reconstructed(model, val, count)
+        columns += f"  {again.match_rate:6.3f}  {again.mean_rmse:6.4f}"
         print(f"{steps:5} {hits:8.3f} {off:7.4f}{columns}  {variant}", flush=True)
 
 

@@ -104,7 +104,7 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(n, model.config.latent_dim, generator=generator).to(model.device)
     fixed = None if num_atoms is None else torch.full((n,), num_atoms, device=model.device)
-    names = [f"{i:05d}" for i in range(n)]
+    names = [f"sample-{i:05d}" for i in range(n)]
     _check_atoms(num_atoms, model)
     folder = _folder(out, checkpoint, plan, seed, task="sample", num_atoms=num_atoms)
     folder.latents(z, names)
@@ -140,7 +140,7 @@ def reconstruct(
     chosen = torch.randperm(len(source), generator=generator)[:n].sort().values.tolist()
     z = encode_split(model, source, chosen, generator if start == "z" else None)
     z = z.to(model.device).repeat_interleave(k, 0)
-    names = [f"{i:05d}_{try_}" for i in chosen for try_ in range(k)]
+    names = [f"{split}-{i:05d}-{try_}" for i in chosen for try_ in range(k)]
     true = [source.crystal(i) for i in chosen]
     ids = [source.ids[i] for i in chosen]
     folder = _folder(

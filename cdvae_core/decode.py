@@ -28,6 +28,8 @@ from cdvae_core.langevin import LangevinStep, Schedule, sample
 from cdvae_core.model import CDVAE
 from cdvae_core.structures import to_cif
 
+_STEPS_IN_MEMORY = 200  # of a trajectory that is being written
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -95,7 +97,7 @@ class Folder:
         self._manifest()
 
     def trajectory(self, names: Sequence[str], steps: Sequence[LangevinStep]) -> None:
-        """Write each crystal's way as `NAME.trajectory.extxyz`, one frame per step."""
+        """Add to each crystal's way in `NAME.trajectory.extxyz`, one frame per step."""
         frames: list[list[Any]] = [[] for _ in names]
         for step in steps:
             for place, arrays in enumerate(_each(step.crystals)):
@@ -108,7 +110,8 @@ class Folder:
                 }
                 frames[place].append(atoms)
         for name, images in zip(names, frames, strict=True):
-            write(self.path / f"{name}.trajectory.extxyz", images, format="extxyz")
+            file = self.path / f"{name}.trajectory.extxyz"
+            write(file, images, format="extxyz", append=True)
 
     def _manifest(self) -> None:
         text = json.dumps({**self.settings, "crystals": self.entries}, indent=1)
@@ -155,14 +158,15 @@ def decode(
         fixed = None if num_atoms is None else num_atoms[part]
         kept: list[LangevinStep] = []
         for step in sample(model, z[part], schedule=schedule, generator=generator, num_atoms=fixed):
-            if trajectory:
-                kept.append(step)
             last = step.index == step.total - 1
             done = _finished(step, names[part]) if last else []
             if last and folder is not None:
                 folder.add(done)
-                if trajectory:
+            if trajectory and folder is not None:
+                kept.append(step)
+                if last or len(kept) == _STEPS_IN_MEMORY:
                     folder.trajectory(names[part], kept)
+                    kept.clear()
             yield step, done
 
 

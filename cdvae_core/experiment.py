@@ -24,7 +24,8 @@ class Recipe:
         micro_batch: crystals that are computed at once; their gradients add up to the batch. On a
             CPU a micro-batch that fits its cache is several times faster.
         noise_draws: noisy copies of each crystal per encoding.
-        learning_rate, final_learning_rate: after the warm-up, and at the end of the cosine.
+        learning_rate, final_learning_rate: of Muon (see `optimiser`) after the warm-up, and at the
+            end of the cosine.
         warmup_steps: optimiser steps over which the learning rate rises.
         clip_norm: of the gradient.
         ema_decay: of the averaged weights, which are what is saved and validated.
@@ -40,7 +41,7 @@ class Recipe:
     batch_size: int = 256
     micro_batch: int = 32
     noise_draws: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     final_learning_rate: float = 1e-5
     warmup_steps: int = 200
     clip_norm: float = 1.0

@@ -35,6 +35,7 @@ from cdvae_core.graph import knn_graph
 from cdvae_core.losses import Losses, losses
 from cdvae_core.model import CDVAE
 from cdvae_core.noise import coordinate_sigmas, perturb_coordinates
+from cdvae_core.optimiser import MuonAdamW
 from cdvae_core.scalers import Scalers
 
 log = logging.getLogger(__name__)
@@ -168,9 +169,7 @@ class Training(L.LightningModule):
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=self.recipe.learning_rate, weight_decay=0.0, fused=True
-        )
+        optimiser = MuonAdamW(self.model, self.recipe.learning_rate)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: self._rate(s, total))
         return {

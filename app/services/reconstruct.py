@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cdvae_core.model import CDVAE
 
 MAX_FRAMES = 160
-STOL, ANGLE_TOL, LTOL = 0.5, 10.0, 0.3  # StructureMatcher, as in the paper
 SCHEDULES = {"fast": "Fast", "paper": "Paper, 50 levels × 100 steps"}
 
 
@@ -136,6 +135,7 @@ def compare(original: Crystal, result: Crystal, complete: bool) -> Reconstructio
     """Match by pymatgen's StructureMatcher (stol 0.5, angle_tol 10, ltol 0.3)."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
+    from cdvae_core.metrics.reconstruction import ANGLE_TOL, LTOL, STOL
     from cdvae_core.structures import from_structure, to_structure
 
     first, second = to_structure(original), to_structure(result)

@@ -102,7 +102,7 @@ def test_sample(trained: Path, project: Path) -> None:
     assert len(read_frames(out / "crystals.extxyz", index=":")) == 3
     assert len(list(out.glob("*.trajectory.extxyz"))) == 3
     cdvae(project, *arguments, "--out", str(project / "again"))
-    for name in ("00000.cif", "00002.cif"):
+    for name in ("sample-00000.cif", "sample-00002.cif"):
         assert (out / name).read_text() == (project / "again" / name).read_text()
 
 

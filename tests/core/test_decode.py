@@ -20,7 +20,7 @@ from cdvae_core.model import CDVAE
 from cdvae_core.structures import read_crystals
 
 SHORT = Schedule((0.5, 0.1), steps_per_level=2, epsilon=0.01, denoising_steps=1)
-NAMES = [f"{i:05d}" for i in range(5)]
+NAMES = [f"sample-{i:05d}" for i in range(5)]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_folder_of_crystals(model: CDVAE, z: torch.Tensor, tmp_path: Path) -> 
     for item, entry, atoms in zip(found, said["crystals"], frames, strict=True):
         assert item.crystal is not None
         assert entry["formula"] == item.crystal.formula
-        assert int(atoms.info["name"]) == int(item.name)
+        assert atoms.info["name"] == item.name
         (again,) = read_crystals(tmp_path / "out" / entry["cif"])
         assert np.allclose(again.lengths, item.crystal.lengths, atol=1e-6)
         assert np.array_equal(np.sort(again.atomic_numbers), np.sort(item.crystal.atomic_numbers))
@@ -77,7 +77,9 @@ def test_the_manifest_names_what_is_there_when_stopped(
     steps.close()
     said = manifest(tmp_path / "out")
     assert [entry["name"] for entry in said["crystals"]] == NAMES[:2]
-    assert sorted(p.name for p in (tmp_path / "out").glob("*.cif")) == ["00000.cif", "00001.cif"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.cif")) == [
+        f"{name}.cif" for name in NAMES[:2]
+    ]
 
 
 def test_seed_and_batch_size_fix_the_crystals(model: CDVAE, z: torch.Tensor) -> None:
@@ -97,7 +99,11 @@ def test_batches_differ(model: CDVAE) -> None:
     assert not np.array_equal(one.frac_coords, other.frac_coords)
 
 
-def test_trajectories(model: CDVAE, z: torch.Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [4, 200])
+def test_trajectories(
+    model: CDVAE, z: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(decoding, "_STEPS_IN_MEMORY", in_memory)
     folder = opened(tmp_path / "out")
     steps = [step for step, _ in decode(model, z, NAMES, SHORT, 3, folder=folder, trajectory=True)]
     for place, name in enumerate(NAMES):

@@ -18,7 +18,7 @@ LAYERS = (
     {"lattice"},
     {"crystal"},
     {"scalers", "graph"},
-    {"nn", "noise"},
+    {"nn", "noise", "assignment", "optimiser"},
     {"model"},
     {"checkpoint", "losses", "langevin"},
     {"data", "structures"},

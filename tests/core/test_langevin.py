@@ -135,7 +135,6 @@ def test_step_size_follows_the_level() -> None:
     schedule = replace(SHORT, sigmas=(0.4, 0.1), epsilon=1e-3)
     steps = list(sample(model, latents(model, 1), schedule=schedule, generator=generator()))
     draws = generator()
-    torch.rand(1, generator=draws)  # the composition's offset
     frac = torch.rand((5, 3), generator=draws, dtype=torch.float64)
     cart = frac * 3.9
     for sigma, step in zip([0.4] * 4 + [0.1] * 4, steps, strict=False):

@@ -16,7 +16,7 @@ from cdvae_core.crystal import CrystalBatch
 from cdvae_core.graph import MultiGraph, PeriodicImages
 from cdvae_core.losses import Losses, losses
 from cdvae_core.model import CDVAE, Aggregates, Score
-from cdvae_core.noise import coordinate_sigmas, score_target
+from cdvae_core.noise import coordinate_sigmas, score_target, without_drift
 
 
 class Oracle(CDVAE):
@@ -39,7 +39,8 @@ class Oracle(CDVAE):
         self.seen = crystals
         clean = self.clean.repeat(crystals.num_crystals // self.clean.num_crystals)
         sigma = torch.full((clean.num_crystals,), self.config.noise.sigma_first)
-        vectors = score_target(clean, crystals.frac_coords, sigma) + self.error
+        target = without_drift(score_target(clean, crystals.frac_coords, sigma), clean)
+        vectors = target + self.error
         types = nn.functional.one_hot(clean.atomic_numbers - 1, 100) * self.confidence
         return Score(vectors, types.float())
 

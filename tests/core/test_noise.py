@@ -12,12 +12,13 @@ from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.lattice import minimum_image, minkowski_reduce
 from cdvae_core.noise import (
     coordinate_sigmas,
-    draw_composition,
     geometric,
+    likeliest_counts,
     perturb_coordinates,
     perturb_types,
     score_target,
     type_sigmas,
+    without_drift,
 )
 
 SKEWED = np.array([[40.0, 0, 0], [14, 35, 0], [-17, 9, 30]])
@@ -138,22 +139,31 @@ def test_types_are_drawn_from_the_mixture(sigma: float) -> None:
     assert (found - expected).abs().max() < 4 * (0.25 / count) ** 0.5
 
 
-def test_composition_is_met_as_closely_as_whole_numbers_can() -> None:
-    composition = torch.zeros(3, 100)
+def test_counts_are_the_whole_numbers_nearest_to_the_composition() -> None:
+    composition = torch.zeros(4, 100)
     composition[0, [7, 21, 37]] = torch.tensor([0.6, 0.2, 0.2])
     composition[1, 5] = 1.0
     composition[2, [0, 99]] = torch.tensor([0.3, 0.7])
-    num_atoms = torch.tensor([5, 3, 4])
-    mean = torch.zeros(3, 101)
-    for seed in range(400):
-        numbers = draw_composition(composition, num_atoms, torch.Generator().manual_seed(seed))
-        for place, part in enumerate(numbers.split(num_atoms.tolist())):
-            count = torch.bincount(part, minlength=101)
-            wanted = composition[place] * num_atoms[place]
-            assert (count[1:] >= (wanted - 1e-4).floor()).all()
-            assert (count[1:] <= (wanted + 1e-4).ceil()).all()
-            mean[place] += count / 400
-    assert (mean[:, 1:] - composition * num_atoms[:, None]).abs().max() < 0.1
+    composition[3] = 0.01 * torch.tensor([20.0, 31.0, 49.0]).repeat(1, 34)[0, :100] / 34
+    num_atoms = torch.tensor([5, 3, 4, 20])
+    numbers = likeliest_counts(composition, num_atoms)
+    for place, part in enumerate(numbers.split(num_atoms.tolist())):
+        count = torch.bincount(part, minlength=101)[1:]
+        wanted = composition[place] / composition[place].sum() * num_atoms[place]
+        # no other whole numbers of the same sum are nearer: moving one atom never gains
+        off = count - wanted
+        assert off.max() - off.min() < 1 + 1e-4
+    assert numbers[:8].tolist() == [8, 8, 8, 22, 38, 6, 6, 6]
+
+
+def test_drift_is_what_the_atoms_have_in_common() -> None:
+    clean = batch(prototypes().values())
+    vectors = torch.randn(clean.frac_coords.shape, dtype=torch.float64)
+    shifts = torch.randn(clean.num_crystals, 3, dtype=torch.float64)
+    left = without_drift(vectors + shifts[clean.crystal_of_atom], clean)
+    assert torch.allclose(left, without_drift(vectors, clean))
+    for part in left.split(clean.num_atoms.tolist()):
+        assert part.sum(0).abs().max() < 1e-12
 
 
 def test_the_same_seed_gives_the_same_noise() -> None:
@@ -166,7 +176,6 @@ def test_the_same_seed_gives_the_same_noise() -> None:
         return (
             perturb_coordinates(clean, sigma, generator),
             perturb_types(clean, composition, sigma, generator),
-            draw_composition(composition, clean.num_atoms, generator),
         )
 
     assert all(torch.equal(a, b) for a, b in zip(draw(0), draw(0), strict=True))
