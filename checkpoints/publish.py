@@ -1,4 +1,4 @@
-"""Make a checkpoint folder from a training run: weights, configuration, loss curves and card.
+"""Make a checkpoint folder from a training run: weights, configuration, loss curves, map and card.
 
     python checkpoints/publish.py runs/perov_like_small checkpoints/perov_like
 
@@ -26,7 +26,9 @@ from matplotlib import pyplot as plt
 
 from cdvae_core import CDVAE
 from cdvae_core.checkpoint import read_config
+from cdvae_core.data.cache import open_split
 from cdvae_core.data.registry import dataset_spec
+from cdvae_core.latent import ship
 
 CURVES = ("coordinates", "types", "composition", "lattice", "num_atoms", "prop", "kl")
 
@@ -138,7 +140,10 @@ def main() -> None:
         shutil.copyfile(arguments.run / "model" / name, out / name)
     config = read_config(out)
     draw(curves(arguments.run), out / "loss.png")
-    result = reconstruct(out, config["provenance"]["dataset"], arguments.n)
+    dataset = config["provenance"]["dataset"]
+    if dataset_spec(dataset).embedded:  # the others' crystals are not there to be shown
+        ship(out, open_split(dataset, "test"))
+    result = reconstruct(out, dataset, arguments.n)
     text = card(out, config, result, arguments.n, arguments.remark)
     (out / "card.md").write_text(text, encoding="utf-8")
     print(result)

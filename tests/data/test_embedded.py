@@ -14,6 +14,7 @@ import pytest
 
 from cdvae_core.data.cache import open_split
 from cdvae_core.data.embedded import build, mp_like, perov_like, references, shards
+from cdvae_core.data.embedded.summary import markdown, summary
 from cdvae_core.data.embedded.table import (
     METADATA_KEY,
     Selection,
@@ -88,6 +89,13 @@ def test_shipped_report_counts_every_candidate(shipped):
         report["failures"].values()
     )
     assert report["tools"]["chgnet"] == "0.4.2"
+
+
+def test_the_data_card_says_what_is_in_the_file(shipped):
+    name, table, _ = shipped
+    card = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert markdown(summary(FOLDER / f"{name}.parquet")) in card
+    assert f"\n{table.num_rows:,} " in card
 
 
 def test_shipped_crystals_are_crystals(shipped):
