@@ -28,7 +28,7 @@ class Recipe:
             end of the cosine.
         warmup_steps: optimiser steps over which the learning rate rises.
         clip_norm: of the gradient.
-        ema_decay: of the averaged weights, which are what is saved and validated.
+        ema_decay: of the averaged weights, which are what is saved and validated; less at first.
         teacher_forcing_epochs: epochs in which noise is added in the true lattice; null for all.
         validate_every: epochs between validations.
         precision: "32-true", "bf16-mixed" or another of Lightning's.

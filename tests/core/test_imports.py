@@ -85,7 +85,7 @@ def test_services_know_no_streamlit(path: Path) -> None:
 def loaded_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(*(m.split('.')[0] for m in sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=400, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())

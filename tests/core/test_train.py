@@ -222,16 +222,21 @@ def test_a_finished_run_is_not_overwritten(uninterrupted: Path) -> None:
     assert_same(before, weights(uninterrupted))
 
 
-def test_averaged_weights_are_what_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a decay of one nothing is averaged in after the first step, whose weights stay."""
-    still = experiment("recipe.ema_decay=1.0", "recipe.epochs=1")
-    training.train(still, tmp_path / "whole", **CPU)
-    stop_after(monkeypatch, 1)
-    training.train(still, tmp_path / "first", **CPU)
-    assert CDVAE.load(tmp_path / "whole" / "model").provenance["steps"] == 3
-    assert_same(weights(tmp_path / "first"), weights(tmp_path / "whole"))
+@pytest.mark.parametrize("decay", [0.0, 0.999])
+def test_averaged_weights_are_what_is_saved(tmp_path: Path, decay: float) -> None:
+    """With a decay of zero the average is the last step's weights, else it is behind them."""
+    run = tmp_path / "run"
+    training.train(experiment(f"recipe.ema_decay={decay}", "recipe.epochs=1"), run, **CPU)
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    last = {
+        name.removeprefix("model."): tensor for name, tensor in state["current_model_state"].items()
+    }
+    saved = weights(run)
+    if decay == 0.0:
+        assert_same(saved, last)
+    else:
+        moved = [name for name in saved if not torch.equal(saved[name], last[name])]
+        assert len(moved) > len(saved) / 2
 
 
 def test_a_finished_run_can_be_trained_further(uninterrupted: Path) -> None:
@@ -279,3 +284,13 @@ def test_bfloat16_changes_the_losses_little(tmp_path: Path) -> None:
                  if row.get("val/coordinates")][-1]
             )  # fmt: skip
     assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
+def test_the_average_forgets_its_start_and_settles_at_its_decay() -> None:
+    update = training.moving_average(0.99)
+    averaged = torch.full((3,), 100.0)
+    for count in range(1, 300):
+        averaged = update(averaged, torch.ones(3), torch.tensor(count))
+    assert (averaged - 1).abs().max() < 1e-3
+    jump = update(torch.zeros(1), torch.ones(1), torch.tensor(10_000))
+    assert jump.item() == pytest.approx(0.01)
