@@ -22,13 +22,13 @@ from cdvae_core.data.registry import DATASETS
 from cdvae_core.structures import read_crystals
 
 HERE = Path(__file__).parent
-COMMAND = [sys.executable, "-c", "from cdvae_core.cli import main; main()"]
+COMMAND = Path(sys.executable).with_name("cdvae")  # DDP starts this file again for each process
 
 
 def cdvae(project: Path, *arguments: str, code: int = 0) -> str:
     """Standard output of a command that runs in the project's folder."""
     done = subprocess.run(
-        [*COMMAND, *arguments],
+        [str(COMMAND), *arguments],
         cwd=project,
         env=os.environ | {"CDVAE_DATA": str(project / "cache")},
         capture_output=True,
