@@ -12,6 +12,7 @@ import logging
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
@@ -148,6 +149,8 @@ def build(
     if not selection.full:
         found = len(selection.records)
         raise DatasetError(f"{name} has {found} crystals, not {size}: lower the limit to that")
-    report = {"name": name, "recipe_version": VERSION, "seed": seed} | selection.report()
+    tools = {tool: metadata.version(tool) for tool in ("chgnet", "ase", "pymatgen", "torch")}
+    report = {"name": name, "recipe_version": VERSION, "seed": seed}
+    report |= selection.report() | {"tools": tools}
     logger.info("%s", report)
     return write_table(selection.records, out / f"{name}.parquet", report)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from importlib import metadata
 from io import BytesIO
 from pathlib import Path
 
@@ -127,7 +126,7 @@ def write_table(records: list[dict], path: Path, report: dict[str, object]) -> P
     Args:
         records: of a `Selection`.
         path: of the file; its folder is made.
-        report: must hold `name` and `seed`; the versions of the tools are added.
+        report: what the file's metadata say; must hold `name` and `seed`.
 
     Returns:
         `path`.
@@ -142,8 +141,7 @@ def write_table(records: list[dict], path: Path, report: dict[str, object]) -> P
         | {"frac_coords": [x % 1.0 % 1.0 for x in record["frac_coords"]]}  # -1e-17 % 1.0 is 1.0
         for record, split in zip(records, splits, strict=True)
     ]
-    tools = {tool: metadata.version(tool) for tool in ("chgnet", "ase", "pymatgen", "torch")}
-    note = json.dumps(report | {"tools": tools}).encode()
+    note = json.dumps(report).encode()
     table = pa.Table.from_pylist(rows).replace_schema_metadata({METADATA_KEY: note})
     content = BytesIO()
     pq.write_table(table, content, compression="zstd", compression_level=19)
