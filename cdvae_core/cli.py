@@ -31,10 +31,11 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
+MAX_SEED = 2**31 - 1
 Checkpoint = Annotated[Path, typer.Argument(help="folder of a trained model")]
 Out = Annotated[Path, typer.Option("--out", help="empty or new folder for the crystals")]
 ScheduleName = Annotated[str, typer.Option("--schedule", help="paper or fast")]
-Seed = Annotated[int, typer.Option("--seed", help="of every random draw")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="of every random draw")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="crystals at once")]
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]

@@ -160,13 +160,13 @@ def decode(
         for step in sample(model, z[part], schedule=schedule, generator=generator, num_atoms=fixed):
             last = step.index == step.total - 1
             done = _finished(step, names[part]) if last else []
-            if last and folder is not None:
-                folder.add(done)
             if trajectory and folder is not None:
                 kept.append(step)
                 if last or len(kept) == _STEPS_IN_MEMORY:
                     folder.trajectory(names[part], kept)
                     kept.clear()
+            if last and folder is not None:  # the manifest names what is complete
+                folder.add(done)
             yield step, done
 
 

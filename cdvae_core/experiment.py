@@ -58,6 +58,10 @@ class Recipe:
             self, "recipe.", "seed", "warmup_steps", "final_learning_rate", "max_skipped",
             "teacher_forcing_epochs", "ema_decay",
         )  # fmt: skip
+        if self.seed >= 2**31:
+            raise ConfigError(f"recipe.seed is {self.seed}, but must be below 2^31")
+        if self.matmul not in ("highest", "high", "medium"):
+            raise ConfigError(f"recipe.matmul is '{self.matmul}': choose highest, high or medium")
         if self.ema_decay > 1:
             raise ConfigError(f"recipe.ema_decay is {self.ema_decay}, but must be at most 1")
         if self.batch_size % self.micro_batch:

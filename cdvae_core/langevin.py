@@ -57,10 +57,11 @@ class Schedule:
 
     @classmethod
     def named(cls, name: str, noise: NoiseConfig) -> Schedule:
-        """ "paper": 50 levels of 100 steps, to the letter. "fast": a shortening of the levels.
+        """ "paper": 100 steps at each level of the model. "fast": a shortening of the levels.
 
-        Above half the longest distance in a cell more noise changes nothing, so "fast" begins
-        there, takes fewer steps on more closely spaced levels, and ends with steps without noise.
+        In small cells more noise than 2 Å changes nothing, so "fast" begins there, takes fewer
+        steps on more closely spaced levels, keeps the counts of the types, and ends with steps
+        without noise.
 
         Raises:
             ConfigError: no schedule has that name.

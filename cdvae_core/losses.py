@@ -1,11 +1,12 @@
 """The training objective (Eq. 2 and the losses of D.1, D.2 and G.3) as one pure function.
 
 What is chosen where paper and published code differ: one noise level per crystal and step stands
-for the sum over levels; coordinates and types get independent levels (see `noise`); as published,
-the coordinate term is a mean over atoms of |s_X - d_min / sigma_x|^2 / 2 summed over x, y, z; no
-gradient flows from the noise into the predicted composition; the property is predicted from a
-sampled z. Unlike both, the type term is divided by sigma_a only above 1: below, dividing gives
-nearly all weight to types that are not noisy at all and that the decoder need only repeat.
+for the sum over levels; coordinates and types get independent levels (see `noise`); the coordinate
+term is, as published, a mean over atoms of a square summed over x, y, z and halved, but d_min /
+sigma_x enters less its mean over the crystal (see `noise.without_drift`); no gradient flows from
+the noise into the predicted composition; the property is predicted from a sampled z. Unlike both,
+the type term is divided by sigma_a only above 1: below, dividing gives nearly all weight to types
+that are not noisy at all and that the decoder need only repeat.
 
 While `teacher_forcing` holds, noise is added in the true lattice; afterwards in the predicted one,
 but the displacement is measured in the true one.
@@ -75,8 +76,8 @@ def losses(
         noise_draws: noisy copies of each crystal, which share one encoding.
     """
     mu, logvar = model.encode(crystals, graph)
-    normal = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
-    z = mu + (0.5 * logvar).exp() * normal
+    normal = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=model.dtype)
+    z = mu + (0.5 * logvar).exp() * normal.to(mu.dtype)  # drawn alike in any precision
     aggregates = model.aggregates(z)
     coordinates, types = _denoising(
         model,

@@ -61,7 +61,7 @@ def score_target(
     sigma: Float[Tensor, " crystals"],
     cell: ReducedCell | None = None,
 ) -> Float[Tensor, "atoms 3"]:
-    """d_min(X, X~) / sigma_x, the target of the raw decoder output (Eq. 2).
+    """d_min(X, X~) / sigma_x of Eq. 2; `without_drift` of it is the decoder's target.
 
     Args:
         crystals: the clean crystals; their lattice measures the displacement.

@@ -3,7 +3,8 @@
 Muon (Jordan et al. 2024) replaces the momentum of a weight matrix by the nearest orthogonal matrix,
 so that every direction moves equally far; `match_rms_adamw` (Liu et al. 2025) gives its updates the
 size of AdamW's, so that both take learning rates of one order. Embeddings, the rows of which are
-tokens, and what is no matrix stay with AdamW. `benchmarks/recipes.py` compares it with AdamW alone.
+tokens, and what is no matrix stay with AdamW, the stacked weights of the encoder's output too.
+`benchmarks/recipes.py` compares it with AdamW alone.
 """
 
 from __future__ import annotations

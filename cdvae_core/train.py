@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from cdvae_core.checkpoint import load as load_model
+from cdvae_core.config import to_dict
 from cdvae_core.crystal import CrystalBatch
 from cdvae_core.data.cache import CachedSplit, LabelledBatch, open_split
 from cdvae_core.errors import ConfigError, TrainingError
@@ -214,6 +216,7 @@ class Training(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["cdvae"] = {
+            "model": to_dict(self.model.config),
             "skipped": self.skipped,
             "seconds": self.spent(),
             "initialised_from": self.initialised_from,
@@ -232,7 +235,7 @@ def asdict_tensors(record: Losses) -> dict[str, Tensor]:
     return {f.name: getattr(record, f.name).detach() for f in fields(record)}
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
     """An exponential moving average that forgets the random start: it is short at first.
 
     After n steps it goes back over n / 9 of them, until `decay` limits it. With a constant 0.999 a
@@ -240,9 +243,10 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Ten
     """
 
     @torch.no_grad()
-    def update(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        kept = min(decay, (1 + float(count)) / (10 + float(count)))
-        return averaged.lerp(current, 1 - kept)
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        steps = float(count)
+        kept = min(decay, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(averaged, current, 1 - kept)
 
     return update
 
@@ -328,7 +332,8 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
     scalers = Scalers.fit(*(torch.as_tensor(values) for values in arrays))
     if init is not None:
         model = load_model(init)
-        if replace(model.config, prop=config.prop) != config:
+        other_head = (model.config.prop is None) != (config.prop is None)
+        if other_head or replace(model.config, prop=config.prop) != config:
             raise ConfigError(f"{init} was made with another model section than this experiment's")
         model.config = config  # another property is learnt from the old one's head
         return model.train()
@@ -337,6 +342,23 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
         model = CDVAE(config, scalers)
     _fit_scales(model, train, seed)
     return model
+
+
+def _check_state(state: Path, model: CDVAE) -> None:
+    """A state that can be gone on from.
+
+    Raises:
+        ConfigError: it is damaged, of another version, or of another model.
+    """
+    try:
+        found = torch.load(state, map_location="cpu", weights_only=True)
+        known, optimiser = found["cdvae"], found["optimizer_states"][0]
+    except (RuntimeError, OSError, EOFError, KeyError, IndexError, UnpicklingError) as error:
+        raise ConfigError(f"{state} is damaged or no state of a training: {error}") from error
+    if optimiser.keys() != {"muon", "adamw"} or "model" not in known:
+        raise ConfigError(f"{state} was written by another version: start anew with --init")
+    if known["model"] != to_dict(model.config):
+        raise ConfigError(f"{state} was made with another model section than this experiment's")
 
 
 def _fit_scales(model: CDVAE, train: CachedSplit, seed: int) -> None:
@@ -392,6 +414,8 @@ def train(
     model = build(experiment, train_split, init)
     module = Training(model, experiment, train_split, val_split)
     module.initialised_from = str(init) if init else None
+    if resume:
+        _check_state(state, model)
     provenance = {
         "dataset": experiment.dataset,
         "data_fingerprint": train_split.fingerprint,
@@ -419,7 +443,7 @@ def train(
             logger=[CSVLogger(run, "logs", part), TensorBoardLogger(run, "logs", part)],
             callbacks=[
                 keeper,
-                WeightAveraging(use_buffers=False, avg_fn=moving_average(recipe.ema_decay)),
+                WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(recipe.ema_decay)),
                 StateKeeper(run, keeper, max_time),
             ],
             **trainer_options,

@@ -16,7 +16,7 @@ from cdvae_core.crystal import CrystalBatch
 from cdvae_core.graph import PeriodicImages
 from cdvae_core.langevin import LangevinStep, Schedule, final, sample
 from cdvae_core.model import CDVAE, Aggregates, Score
-from cdvae_core.noise import score_target
+from cdvae_core.noise import likeliest_counts, score_target
 
 SHORT = Schedule((1.0, 0.3, 0.1, 0.03), steps_per_level=4, epsilon=9e-4, denoising_steps=3)
 
@@ -261,3 +261,26 @@ def test_final_of_nothing_is_an_error() -> None:
     nothing: list[LangevinStep] = []
     with pytest.raises(ValueError, match="no steps"):
         final(iter(nothing))
+
+
+class Greedy(Known):
+    """Every atom is surest of being the first element of its crystal."""
+
+    def score(self, z: torch.Tensor, crystals: CrystalBatch, images=None) -> Score:
+        found = super().score(z, crystals, images)
+        first = self.goal.num_atoms.cumsum(0) - self.goal.num_atoms
+        wanted = self.goal.atomic_numbers[first][self.goal.crystal_of_atom] - 1
+        return Score(found.vectors, functional.one_hot(wanted, 100) * 9.0)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_counts_are_kept_where_the_schedule_says_so(keep: bool) -> None:
+    goal = batch([prototypes()["perovskite"]] * 2)
+    model = Greedy(small_config(None)).eval()
+    model.goal = goal
+    schedule = replace(SHORT, keep_counts=keep)
+    z = latents(model, 2)
+    begun = likeliest_counts(model.aggregates(z).composition.softmax(-1), goal.num_atoms)
+    for step in sample(model, z, schedule=schedule, generator=generator()):
+        for found, true in zip(step.crystals.atomic_numbers.split(5), begun.split(5), strict=True):
+            assert (found.sort().values.equal(true.sort().values)) is keep

@@ -290,7 +290,36 @@ def test_the_average_forgets_its_start_and_settles_at_its_decay() -> None:
     update = training.moving_average(0.99)
     averaged = torch.full((3,), 100.0)
     for count in range(1, 300):
-        averaged = update(averaged, torch.ones(3), torch.tensor(count))
+        update([averaged], [torch.ones(3)], torch.tensor(count))
     assert (averaged - 1).abs().max() < 1e-3
-    jump = update(torch.zeros(1), torch.ones(1), torch.tensor(10_000))
+    jump = torch.zeros(1)
+    update([jump], [torch.ones(1)], torch.tensor(10_000))
     assert jump.item() == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "old", "other model"])
+def test_a_state_that_cannot_be_gone_on_from_is_named(
+    uninterrupted: Path, tmp_path: Path, damage: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    whole = (uninterrupted / "last.ckpt").read_bytes()
+    state = torch.load(uninterrupted / "last.ckpt", weights_only=True)
+    if damage == "cut":
+        (run / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    else:
+        if damage == "foreign":
+            del state["cdvae"]
+        if damage == "old":
+            state["optimizer_states"] = [{"state": {}, "param_groups": []}]
+        torch.save(state, run / "last.ckpt")
+    overrides = ["model.decoder.triplet_emb=4"] if damage == "other model" else []
+    with pytest.raises(ConfigError, match=r"last\.ckpt"):
+        training.train(experiment(*overrides), run, resume=True, **CPU)
+
+
+def test_init_with_and_without_a_property_do_not_mix(
+    uninterrupted: Path, splits: dict[str, CachedSplit]
+) -> None:
+    with pytest.raises(ConfigError, match="another model section"):
+        training.build(experiment("model.prop=null"), splits["train"], uninterrupted / "model")
