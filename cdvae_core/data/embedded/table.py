@@ -17,6 +17,7 @@ import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
+from cdvae_core.errors import DatasetError
 from cdvae_core.files import write_atomically
 
 BLOCK = ("train", "train", "train", "val", "test")
@@ -108,11 +109,19 @@ def split_names(count: int, seed: int) -> list[str]:
 
 
 def read_table(path: Path) -> tuple[list[dict], dict]:
-    """The records and the report of a written table, as a `Selection` made them."""
+    """The records and the report of a written table, as a `Selection` made them.
+
+    Raises:
+        DatasetError: the file is damaged, or was not written here.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    report = json.loads(table.schema.metadata[METADATA_KEY])
+    try:
+        table = pq.read_table(path)
+        report = json.loads((table.schema.metadata or {})[METADATA_KEY])
+    except (pa.ArrowException, OSError, KeyError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path} is damaged or was not made here: move it away") from error
     rows = table.to_pylist()
     for row in rows:
         row["candidate"] = int(row.pop("id").rsplit("-", 1)[1])
