@@ -4,11 +4,12 @@
         "losses.composition=1 recipe.learning_rate=0.001" "losses.composition=10" "optimiser=adamw"
 
 Each quoted argument is one variant, a set of overrides of the experiment; `optimiser=adamw` trains
-it without Muon. All variants see the same crystals and the same noise; the learning rate rises over
-the first 3 % of the time and falls to zero over the rest. For the first crystals of the validation
-split, the table says how often mu knows the elements, how far off the lengths are, for coordinates
-displaced by sigma and types of which half are drawn anew the coordinate loss and the share of right
-types, and how many of them are reconstructed from mu with the fast schedule, and how exactly.
+it without Muon. Variants of one batch size and latent see the same crystals and the same noise; the
+learning rate rises over the first 3 % of the time and falls to zero over the rest. For the first
+crystals of the validation split, the table says how often mu knows the elements, how far off the
+lengths are, for coordinates displaced by sigma and types of which half are drawn anew the
+coordinate loss and the share of right types, and how many of them are reconstructed from mu with
+the fast schedule, and how exactly.
 """
 
 from __future__ import annotations

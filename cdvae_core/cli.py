@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cdvae_core.config import MAX_SEED
 from cdvae_core.data.commands import data_app
 from cdvae_core.errors import CdvaeError, ConfigError
 
@@ -31,7 +32,6 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
-MAX_SEED = 2**31 - 1
 Checkpoint = Annotated[Path, typer.Argument(help="folder of a trained model")]
 Out = Annotated[Path, typer.Option("--out", help="empty or new folder for the crystals")]
 ScheduleName = Annotated[str, typer.Option("--schedule", help="paper or fast")]

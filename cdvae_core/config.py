@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 from cdvae_core.errors import ConfigError
 
 T = TypeVar("T")
+MAX_SEED = 2**31 - 1  # so that what is made of it still fits a generator
 
 
 def check_positive(section: Any, where: str, *but_zero: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cdvae_core.config import LossWeights, ModelConfig, check_positive, from_dict
+from cdvae_core.config import MAX_SEED, LossWeights, ModelConfig, check_positive, from_dict
 from cdvae_core.errors import ConfigError
 
 
@@ -58,8 +58,8 @@ class Recipe:
             self, "recipe.", "seed", "warmup_steps", "final_learning_rate", "max_skipped",
             "teacher_forcing_epochs", "ema_decay",
         )  # fmt: skip
-        if self.seed >= 2**31:
-            raise ConfigError(f"recipe.seed is {self.seed}, but must be below 2^31")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"recipe.seed is {self.seed}, but must be at most {MAX_SEED}")
         if self.matmul not in ("highest", "high", "medium"):
             raise ConfigError(f"recipe.matmul is '{self.matmul}': choose highest, high or medium")
         if self.ema_decay > 1:

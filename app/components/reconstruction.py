@@ -13,6 +13,7 @@ from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import formula
 from app.services.jobs import Job
 from app.services.reconstruct import Frame, Reconstruction
+from cdvae_core.config import MAX_SEED
 from cdvae_core.data.cache import CachedSplit
 
 TICK = 0.5  # seconds between two looks at a running job
@@ -49,7 +50,7 @@ def _controls(
             help="How many noise levels and steps. Fast is a shortened one.",
         )  # fmt: skip
         seed = st.number_input(
-            "Seed", 0, 2**31 - 1, key="seed", width=140, persist_state="session",
+            "Seed", 0, MAX_SEED, key="seed", width=140, persist_state="session",
             help="The same seed gives the same crystal.",
         )  # fmt: skip
         if job is not None and job.running:
