@@ -27,7 +27,7 @@ from cdvae_core.files import write_atomically
 from cdvae_core.model import CDVAE
 from cdvae_core.scalers import Scalers
 
-FORMAT = 1
+FORMAT = 2
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 

@@ -59,6 +59,7 @@ class DecoderConfig:
     cutoff: float = 7.0
     num_spherical: int = 7
     num_radial: int = 128
+    radial_width: float = 0.35  # Å
     basis_emb: int = 16
     triplet_emb: int = 64
     quadruplets: bool = False

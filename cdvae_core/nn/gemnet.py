@@ -49,7 +49,7 @@ class EdgeBasisLayer(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.degrees, self.size = config.num_spherical, config.basis_emb
-        self.gaussians = GaussianBasis(config.num_radial, config.cutoff)
+        self.gaussians = GaussianBasis(config.num_radial, config.cutoff, config.radial_width)
         self.project = linear(config.num_radial, self.size * (3 + self.degrees))
 
     def forward(self, graph: KnnGraph) -> tuple[Tensor, EdgeBasis]:

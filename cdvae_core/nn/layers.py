@@ -64,17 +64,20 @@ class Scale(nn.Module):
 
 
 class GaussianBasis(nn.Module):
-    """Gaussians at equal distances over [0, cutoff], as wide as they are apart.
+    """Gaussians with centres at equal distances over [0, cutoff] and one standard deviation.
+
+    GemNet makes them as wide as they are apart, 0.055 Å for the published 128 over 7 Å. So narrow,
+    they amplify the rounding of coordinates and learn slowly (docs/decisions.md).
 
     Maps distances `[...]` in Å to `[..., size]`.
     """
 
     centre: Tensor
 
-    def __init__(self, size: int, cutoff: float) -> None:
+    def __init__(self, size: int, cutoff: float, width: float) -> None:
         super().__init__()
         self.register_buffer("centre", torch.linspace(0, cutoff, size), persistent=False)
-        self.exponent = -0.5 * ((size - 1) / cutoff) ** 2
+        self.exponent = -0.5 / width**2
 
     def forward(self, distance: Tensor) -> Tensor:
         return ((distance[..., None] - self.centre).square() * self.exponent).exp()

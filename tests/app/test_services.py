@@ -78,7 +78,7 @@ def test_a_checkpoint_folder_itself_can_be_named(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "model": 3}']
+    "text", ["", "{", "[]", '{"format": 99}', '{"format": 2}', '{"format": 2, "model": 3}']
 )
 def test_a_damaged_checkpoint_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)

@@ -136,7 +136,7 @@ def test_truncated_weights(folder: Path, keep: int) -> None:
         CDVAE.load(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"format": 1', "[1, 2]", "{}", "null", "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", '{"format": 2', "[1, 2]", "{}", "null", "\x00\x01"])
 def test_damaged_or_foreign_json(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
