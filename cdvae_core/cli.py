@@ -160,10 +160,20 @@ def _report(
 
     tries = [found[i * k : (i + 1) * k] for i in range(len(true))]
     result = reconstruction(tries, true)
-    folder.settings["match_rate"] = result.match_rate
-    folder.settings["rmse"] = result.mean_rmse
+    wanted = [crystal for crystal in true for _ in range(k)]
+    pairs = [(one, crystal) for one, crystal in zip(found, wanted, strict=True) if one]
+    sizes = sum(one.num_atoms == crystal.num_atoms for one, crystal in pairs) / len(found)
+    elements = sum(one.formula == crystal.formula for one, crystal in pairs) / len(found)
+    folder.settings |= {
+        "match_rate": result.match_rate,
+        "rmse": result.mean_rmse,
+        "right_num_atoms": sizes,
+        "right_composition": elements,
+    }
     folder.add([])
     of = "" if k == 1 else f" (best of {k})"
+    shares = f"right N {100 * sizes:.1f} %, right composition {100 * elements:.1f} %"
+    typer.echo(f"of {len(found)} decodings: {shares}")
     typer.echo(f"{result}{of}, StructureMatcher stol 0.5, angle_tol 10, ltol 0.3")
 
 

@@ -96,8 +96,12 @@ class Folder:
             self.entries.append(entry)
         self._manifest()
 
-    def trajectory(self, names: Sequence[str], steps: Sequence[LangevinStep]) -> None:
-        """Add to each crystal's way in `NAME.trajectory.extxyz`, one frame per step."""
+    def trajectory(self, names: Sequence[str], steps: Sequence[LangevinStep], last: bool) -> None:
+        """Add to each crystal's way in `NAME.trajectory.extxyz`, one frame per step.
+
+        Args:
+            last: the ways are complete now; until then the files end in `.part`.
+        """
         frames: list[list[Any]] = [[] for _ in names]
         for step in steps:
             for place, arrays in enumerate(_each(step.crystals)):
@@ -110,8 +114,15 @@ class Folder:
                 }
                 frames[place].append(atoms)
         for name, images in zip(names, frames, strict=True):
-            file = self.path / f"{name}.trajectory.extxyz"
-            write(file, images, format="extxyz", append=True)
+            part = self.path / f"{name}.trajectory.extxyz.part"
+            write(part, images, format="extxyz", append=True)
+            if last:
+                part.replace(part.with_suffix(""))
+
+    def forget_partial_trajectories(self) -> None:
+        """Remove those of a batch that was not finished."""
+        for part in self.path.glob("*.trajectory.extxyz.part"):
+            part.unlink()
 
     def _manifest(self) -> None:
         text = json.dumps({**self.settings, "crystals": self.entries}, indent=1)
@@ -144,7 +155,8 @@ def decode(
     """Decode latents batch by batch.
 
     Yields every Langevin step together with the crystals that are finished with it (none but at
-    the end of a batch). With the same seed, batch size and device the crystals are the same.
+    the end of a batch). With the same seed, batch size and device the crystals are the same. A run
+    that is stopped leaves what is complete, in the folder and in its manifest, and nothing else.
 
     Args:
         names: one per latent.
@@ -152,22 +164,27 @@ def decode(
         folder: where crystals are written as they come.
         trajectory: keep every step in the folder, too.
     """
-    for number, first in enumerate(range(0, len(z), batch_size)):
-        part = slice(first, first + batch_size)
-        generator = torch.Generator(z.device).manual_seed(seed * 1_000_003 + number)
-        fixed = None if num_atoms is None else num_atoms[part]
-        kept: list[LangevinStep] = []
-        for step in sample(model, z[part], schedule=schedule, generator=generator, num_atoms=fixed):
-            last = step.index == step.total - 1
-            done = _finished(step, names[part]) if last else []
-            if trajectory and folder is not None:
-                kept.append(step)
-                if last or len(kept) == _STEPS_IN_MEMORY:
-                    folder.trajectory(names[part], kept)
-                    kept.clear()
-            if last and folder is not None:  # the manifest names what is complete
-                folder.add(done)
-            yield step, done
+    try:
+        for number, first in enumerate(range(0, len(z), batch_size)):
+            part = slice(first, first + batch_size)
+            generator = torch.Generator(z.device).manual_seed(seed * 1_000_003 + number)
+            fixed = None if num_atoms is None else num_atoms[part]
+            kept: list[LangevinStep] = []
+            steps = sample(model, z[part], schedule=schedule, generator=generator, num_atoms=fixed)
+            for step in steps:
+                last = step.index == step.total - 1
+                done = _finished(step, names[part]) if last else []
+                if trajectory and folder is not None:
+                    kept.append(step)
+                    if last or len(kept) == _STEPS_IN_MEMORY:
+                        folder.trajectory(names[part], kept, last)
+                        kept.clear()
+                if last and folder is not None:  # the manifest names what is complete
+                    folder.add(done)
+                yield step, done
+    finally:
+        if folder is not None:
+            folder.forget_partial_trajectories()
 
 
 def _finished(step: LangevinStep, names: Sequence[str]) -> list[Decoded]:

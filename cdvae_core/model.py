@@ -24,7 +24,7 @@ from cdvae_core.graph import MultiGraph, PeriodicImages, knn_graph
 from cdvae_core.lattice import parameters_to_matrix
 from cdvae_core.nn.dimenet import DimeNetPlusPlus
 from cdvae_core.nn.gemnet import GemNet
-from cdvae_core.scalers import Scalers
+from cdvae_core.scalers import CONSTANT_STD, Scalers
 
 _LEAST_SINE = 0.05  # a predicted cell flatter than this is opened to it
 _SHORTEST_LENGTH = 0.8  # Å per cube root of an atom; a predicted length is never below it
@@ -65,6 +65,19 @@ class Score:
 
 def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
+def _fold(
+    layer: nn.Linear,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    new_mean: tuple[float, ...],
+    new_std: tuple[float, ...],
+) -> None:
+    """Let a layer that gave (y - mean) / std give (y - new_mean) / new_std."""
+    m, s, new_m, new_s = (layer.bias.new_tensor(v) for v in (mean, std, new_mean, new_std))
+    layer.weight.mul_((s / new_s)[:, None])
+    layer.bias.mul_(s).add_(m - new_m).div_(new_s)
 
 
 class CDVAE(nn.Module):
@@ -149,6 +162,28 @@ class CDVAE(nn.Module):
         if self.fc_property is None:
             raise RuntimeError("this model was trained without a property (config.prop is null)")
         return self.scalers.prop_from_standard(self.fc_property(z)[:, 0])
+
+    @torch.no_grad()
+    def restandardise(self, scalers: Scalers, prop: bool) -> None:
+        """Change to other scalers, with the same predictions in Å, degrees and the property's unit.
+
+        The change goes into the last layers of the heads. A lattice parameter that the new data do
+        not vary is predicted as their mean: the old slope, in its tiny units, would be enormous.
+
+        Args:
+            scalers: the new ones.
+            prop: whether the property is still the same one; if not, its head keeps its weights.
+        """
+        old, last = self.scalers, self.fc_lattice[-1]
+        _fold(last, old.lattice_mean, old.lattice_std, scalers.lattice_mean, scalers.lattice_std)
+        varied, now = (torch.tensor(s.lattice_std) > 2 * CONSTANT_STD for s in (old, scalers))
+        last.weight[varied & ~now], last.bias[varied & ~now] = 0.0, 0.0
+        if prop and self.fc_property is not None:
+            _fold(
+                self.fc_property[-1],
+                (old.prop_mean,), (old.prop_std,), (scalers.prop_mean,), (scalers.prop_std,),
+            )  # fmt: skip
+        self.scalers = scalers
 
     @property
     def device(self) -> torch.device:

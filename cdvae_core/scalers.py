@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cdvae_core.lattice import matrix_to_parameters
 
-_SMALLEST_STD = 1e-5
+CONSTANT_STD = 1e-5
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Scalers:
         mean, std = (known.mean(), known.std(correction=0)) if len(known) else (0.0, 1.0)
         return cls(
             tuple(values.mean(0).tolist()),
-            tuple((values.std(0, correction=0) + _SMALLEST_STD).tolist()),
+            tuple((values.std(0, correction=0) + CONSTANT_STD).tolist()),
             float(mean),
-            float(std) + _SMALLEST_STD,
+            float(std) + CONSTANT_STD,
         )
 
     def standard_lattice(

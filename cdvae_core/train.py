@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -269,12 +270,22 @@ class ModelKeeper(Callback):
             return
         module.model.provenance = self.provenance | {
             "initialised_from": module.initialised_from,
+            "hardware": _hardware(module.device, trainer.world_size),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "training_seconds": round(module.spent()),
             "skipped_steps": module.skipped,
         }
         module.model.save(self.run / "model")
+
+
+def _hardware(device: torch.device, processes: int) -> str:
+    """What a run used, in words for its card."""
+    if device.type == "cuda":
+        place = torch.cuda.get_device_name(device)
+    else:
+        place = f"{torch.get_num_threads()} CPU thread(s) ({platform.machine()})"
+    return f"{processes} process(es), each on {place}; torch {torch.__version__}"
 
 
 class StateKeeper(Callback):
@@ -335,6 +346,7 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
         other_head = (model.config.prop is None) != (config.prop is None)
         if other_head or replace(model.config, prop=config.prop) != config:
             raise ConfigError(f"{init} was made with another model section than this experiment's")
+        model.restandardise(scalers, prop=model.config.prop == config.prop)
         model.config = config  # another property is learnt from the old one's head
         return model.train()
     with torch.random.fork_rng(devices=[]):

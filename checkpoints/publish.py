@@ -2,15 +2,14 @@
 
     python checkpoints/publish.py runs/perov_like_small checkpoints/perov_like
 
-The reconstruction figures in the card are the line that `cdvae reconstruct` printed; the command
-stands above it.
+The reconstruction figures in the card are the lines that `cdvae reconstruct` printed; the command
+stands above them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import platform
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -66,19 +64,19 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
 
 
 def command(name: str, dataset: str, n: int) -> list[str]:
-    """The command whose last line is the card's result."""
+    """The command whose last two lines are the card's result."""
     words = f"cdvae reconstruct checkpoints/{name} --dataset {dataset} --split test -n {n}"
     return f"{words} --schedule fast --seed 0 --out reconstructed".split()
 
 
 def reconstruct(out: Path, dataset: str, n: int) -> str:
-    """Run the command in a scratch folder; its last line."""
+    """Run the command in a scratch folder; its last two lines."""
     words = command(out.name, dataset, n)
     with tempfile.TemporaryDirectory() as scratch:
         words[2], words[-1] = str(out.resolve()), str(Path(scratch) / "reconstructed")
         words[0] = str(Path(sys.executable).with_name("cdvae"))
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1]
+    return "\n>\n> ".join(done.stdout.strip().splitlines()[-2:])
 
 
 def card(out: Path, config: dict[str, Any], result: str, n: int, remark: str) -> str:
@@ -104,9 +102,7 @@ decoder width {config["model"]["decoder"]["hidden"]}, \
 {config["model"]["decoder"]["blocks"]} blocks, latent {config["model"]["latent_dim"]}
 - Trained for {known["epochs"]} epochs, {known["steps"]:,} steps, {hours:.2f} hours of wall time; \
 {known["skipped_steps"]} steps skipped as not finite{begun}
-- Hardware: {torch.get_num_threads()} CPU thread(s), {platform.machine()}; \
-torch {torch.__version__}; \
-seed {known["seed"]}
+- Hardware: {known["hardware"]}; seed {known["seed"]}
 - Weights: exponential moving average, float32
 
 ![loss curves](loss.png)
@@ -130,10 +126,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("-n", type=int, default=200, help="test crystals to reconstruct")
-    parser.add_argument("--threads", type=int, default=1, help="threads that the training used")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "config.json"):

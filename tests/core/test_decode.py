@@ -114,6 +114,20 @@ def test_trajectories(
         assert np.array_equal(frames[-1].numbers, last.atomic_numbers)
 
 
+def test_a_stopped_batch_leaves_no_part_of_a_trajectory(
+    model: CDVAE, z: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_STEPS_IN_MEMORY", 1)
+    folder, out = opened(tmp_path / "out"), tmp_path / "out"
+    steps = decode(model, z, NAMES, SHORT, 3, batch_size=2, folder=folder, trajectory=True)
+    for _ in range(SHORT.total + 2):
+        next(steps)
+    assert list(out.glob(f"{NAMES[2]}*"))
+    steps.close()
+    whole = {f"{name}.trajectory.extxyz" for name in NAMES[:2]}
+    assert {p.name for p in out.glob("*trajectory*")} == whole
+
+
 @pytest.mark.parametrize("trajectory", [False, True])
 def test_a_bad_crystal_spoils_no_other(
     model: CDVAE,

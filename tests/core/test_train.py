@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from examples import made_split, perovskite_splits, perovskites
@@ -17,10 +20,11 @@ from torch import Tensor
 
 import cdvae_core.train as training
 from cdvae_core import CDVAE
-from cdvae_core.crystal import CrystalBatch
+from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.data.cache import CachedSplit
 from cdvae_core.errors import CdvaeError, ConfigError, TrainingError
 from cdvae_core.experiment import Experiment, read
+from cdvae_core.lattice import matrix_to_parameters
 from cdvae_core.losses import Losses
 
 SMALL = [
@@ -182,6 +186,38 @@ def test_start_from_a_checkpoint(uninterrupted: Path, tmp_path: Path) -> None:
     assert said["initialised_from"] == str(uninterrupted / "model")
 
 
+def test_a_model_begun_from_another_predicts_the_same_with_its_own_scalers(
+    uninterrupted: Path, splits: dict[str, CachedSplit]
+) -> None:
+    """Triclinic cells of another size: new statistics, the old model's lattice and property."""
+    cells = [
+        Crystal(c.atomic_numbers, c.frac_coords, 1.2 * c.lattice + 0.02 * i * np.tri(3))
+        for i, c in enumerate(perovskites(12))
+    ]
+    old = CDVAE.load(uninterrupted / "model")
+    old.scalers = replace(old.scalers, lattice_std=(0.3, 0.2, 0.1, 3.0, 2.0, 1.0))
+    old.save(uninterrupted.parent / "varied")
+    model = training.build(experiment(), made_split(cells), uninterrupted.parent / "varied").eval()
+    assert model.scalers == training.build(experiment(), made_split(cells)).scalers
+    z = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
+    five = torch.full((20,), 5)
+    before, after = (m.lattice(m.aggregates(z).lattice, five) for m in (old, model))
+    assert torch.allclose(before, after, atol=1e-4)
+    assert torch.allclose(old.predict_property(z), model.predict_property(z), atol=1e-4)
+
+
+def test_a_lattice_parameter_that_new_data_do_not_vary_is_predicted_as_theirs(
+    uninterrupted: Path, splits: dict[str, CachedSplit]
+) -> None:
+    old = CDVAE.load(uninterrupted / "model")
+    old.scalers = replace(old.scalers, lattice_std=(0.3, 0.2, 0.1, 3.0, 2.0, 1.0))
+    old.save(uninterrupted.parent / "varied")
+    model = training.build(experiment(), splits["train"], uninterrupted.parent / "varied").eval()
+    z = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
+    cells = model.lattice(model.aggregates(z).lattice, torch.full((20,), 5))
+    assert torch.allclose(matrix_to_parameters(cells)[1], torch.tensor(90.0), atol=1e-2)
+
+
 def test_start_from_a_checkpoint_of_another_shape(uninterrupted: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another model section"):
         training.train(
@@ -239,8 +275,13 @@ def test_averaged_weights_are_what_is_saved(tmp_path: Path, decay: float) -> Non
         assert len(moved) > len(saved) / 2
 
 
-def test_a_finished_run_can_be_trained_further(uninterrupted: Path) -> None:
-    assert (uninterrupted / "last.ckpt").is_file()
+def test_a_finished_run_can_be_trained_further(uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "longer"
+    shutil.copytree(uninterrupted, run)
+    training.train(experiment("recipe.epochs=4"), run, resume=True, **CPU)
+    said = CDVAE.load(run / "model").provenance
+    assert (said["epochs"], said["steps"]) == (4, 12)
+    assert not torch.equal(weights(uninterrupted)["fc_mu.weight"], weights(run)["fc_mu.weight"])
 
 
 def test_fitting_the_scalers_on_one_crystal() -> None:
@@ -267,23 +308,31 @@ def test_building_draws_nothing_from_the_global_generator(splits: dict[str, Cach
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def validated(run: Path, *overrides: str, accelerator: str = "cpu") -> float:
+    """The coordinate loss in validation after one epoch."""
+    given = experiment("recipe.epochs=1", "recipe.validate_every=1", *overrides)
+    training.train(given, run, **CPU | {"accelerator": accelerator})
+    (table,) = run.glob("logs/*/metrics.csv")
+    with table.open() as file:
+        rows = [row["val/coordinates"] for row in csv.DictReader(file)]
+    return float(next(value for value in rows if value))
+
+
 def test_bfloat16_changes_the_losses_little(tmp_path: Path) -> None:
-    """The first validation loss agrees to 5 % after one epoch."""
-    found = []
-    for precision in ("32-true", "bf16-mixed"):
-        run = tmp_path / precision
-        training.train(
-            experiment("recipe.epochs=1", "recipe.validate_every=1",
-                       f"recipe.precision={precision}"),
-            run, **CPU,
-        )  # fmt: skip
-        (table,) = run.glob("logs/*/metrics.csv")
-        with table.open() as file:
-            found.append(
-                [float(row["val/coordinates"]) for row in csv.DictReader(file)
-                 if row.get("val/coordinates")][-1]
-            )  # fmt: skip
-    assert found[1] == pytest.approx(found[0], rel=0.05)
+    exact = validated(tmp_path / "float32")
+    rounded = validated(tmp_path / "bfloat16", "recipe.precision=bf16-mixed")
+    assert rounded == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("option", ["recipe.matmul=high", "recipe.precision=bf16-mixed"])
+def test_a_gpu_and_its_shorter_numbers_change_the_losses_little(
+    tmp_path: Path, option: str
+) -> None:
+    exact = validated(tmp_path / "cpu")
+    assert validated(tmp_path / "gpu", accelerator="gpu") == pytest.approx(exact, rel=0.01)
+    rounded = validated(tmp_path / "rounded", option, accelerator="gpu")
+    assert rounded == pytest.approx(exact, rel=0.05)
 
 
 def test_the_average_forgets_its_start_and_settles_at_its_decay() -> None:

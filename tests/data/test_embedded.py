@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from pymatgen.analysis.structure_matcher import StructureMatcher
 
+from cdvae_core import structures
 from cdvae_core.data.cache import open_split
 from cdvae_core.data.embedded import build, mp_like, perov_like, references, shards
 from cdvae_core.data.embedded.summary import markdown, summary
@@ -22,6 +25,7 @@ from cdvae_core.data.embedded.table import (
     to_structure,
     write_table,
 )
+from cdvae_core.data.preprocess import crystal_nn_edges
 from cdvae_core.errors import DatasetError
 
 FOLDER = Path(build.__file__).parent
@@ -79,6 +83,24 @@ def test_shipped_caches_hold_the_same_crystals(shipped):
         energies = [row["formation_energy_per_atom"] for row in own]
         found = cached.properties["formation_energy_per_atom"]
         np.testing.assert_allclose(found, energies, atol=1e-5)
+        for i, row in enumerate(own):
+            crystal, structure = cached.crystal(i), to_structure(row)
+            assert sorted(crystal.atomic_numbers) == sorted(row["numbers"])
+            np.testing.assert_allclose(crystal.volume, structure.volume, rtol=1e-4)
+            if i % 40 == 0:
+                assert StructureMatcher(stol=0.01, ltol=0.01, angle_tol=0.1).fit(
+                    structures.to_structure(crystal), structure
+                )
+
+
+def test_shipped_graphs_are_those_of_crystalnn(shipped):
+    name, _, _ = shipped
+    cached = open_split(name, "test")
+    for i in range(0, len(cached), len(cached) // 12):
+        source, target, image = crystal_nn_edges(cached.crystal(i))
+        graph = cached.batch([i], None).graph
+        kept = torch.column_stack([graph.source, graph.target, graph.image]).tolist()
+        assert sorted(kept) == sorted(np.column_stack([source, target, image]).tolist())
 
 
 def test_shipped_report_counts_every_candidate(shipped):
@@ -255,8 +277,25 @@ def test_a_larger_build_goes_on_from_the_file_of_a_smaller_one(tmp_path):
     file_cut.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DatasetError, match="damaged"):
         build.begin("perov_like", 0, 3, file_cut)
-    assert build.begin("perov_like", 1, 3, file).tried == 0  # another seed is another set
-    assert build.begin("perov_like", 0, 1, file).tried == 0  # and a smaller one begins anew
+    for seed, size, why in ((1, 3, "another recipe or seed"), (0, 1, "holds 2 crystals")):
+        with pytest.raises(DatasetError, match=why):  # never replaced by something else
+            build.begin("perov_like", seed, size, file)
+
+
+def test_shards_can_start_later(tmp_path):
+    """A build that goes on from a file does not do again what the file holds."""
+    calls = []
+
+    def compute(index: int) -> dict:
+        calls.append(index)
+        return {"index": index, "record": {"value": index}}
+
+    with ThreadPoolExecutor(1) as executor:
+        list(shards.complete(compute, tmp_path, 35, executor, in_flight=2, start=2))
+    assert sorted(calls) == list(range(20, 35))
+    assert list(shards.read_shards(tmp_path)) == []  # none before the first missing one
+    read = [entry["index"] for shard in shards.read_shards(tmp_path, start=2) for entry in shard]
+    assert read == list(range(20, 35))
 
 
 def test_bad_requests_get_one_sentence(tmp_path):
@@ -315,17 +354,19 @@ def test_calculator_agrees_with_chgnets_own(calculator):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_short_build_is_resumable_and_deterministic(name, tmp_path):
-    """Twelve crystals, then seventeen going on from them, equal to seventeen in one go."""
-    short = build.build(name, tmp_path, limit=12, workers=2, work=tmp_path / "a")
-    assert pq.read_table(short).num_rows == 12
-    kept = sorted(
-        p.stat().st_mtime_ns for p in build.work_folder(name, 0, tmp_path / "a").iterdir()
-    )
-    resumed = build.build(name, tmp_path / "r", limit=17, workers=1, work=tmp_path / "a")
-    fresh = build.build(name, tmp_path / "f", limit=17, workers=2, work=tmp_path / "b")
-    assert pq.read_table(resumed).equals(pq.read_table(fresh))
-    after = [p.stat().st_mtime_ns for p in build.work_folder(name, 0, tmp_path / "a").iterdir()]
-    assert set(kept) <= set(after)
+    """Twelve crystals, then seventeen going on from them, equal to seventeen in one go.
+
+    Gone on from the shards that lie in the work folder, and from the finished file alone.
+    """
+    out, work = tmp_path / "out", tmp_path / "a"
+    assert pq.read_table(build.build(name, out, limit=12, workers=2, work=work)).num_rows == 12
+    kept = {p.stat().st_mtime_ns for p in build.work_folder(name, 0, work).iterdir()}
+    shards_used = build.build(name, tmp_path / "r", limit=17, workers=1, work=work)
+    assert kept <= {p.stat().st_mtime_ns for p in build.work_folder(name, 0, work).iterdir()}
+    file_used = build.build(name, out, limit=17, workers=2, work=tmp_path / "b")
+    fresh = build.build(name, tmp_path / "f", limit=17, workers=2, work=tmp_path / "c")
+    whole = pq.read_table(fresh)
+    assert pq.read_table(shards_used).equals(whole) and pq.read_table(file_used).equals(whole)
 
 
 @needs_chgnet

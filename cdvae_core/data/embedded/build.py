@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from importlib import metadata
 from multiprocessing import get_context
@@ -69,13 +70,19 @@ def work_folder(name: str, seed: int, root: Path | None = None) -> Path:
 
 
 def begin(name: str, seed: int, size: int, shipped: Path) -> Selection:
-    """An empty selection, or what a smaller file of the same recipe and seed holds already."""
+    """An empty selection, or what a smaller file of the same recipe and seed holds already.
+
+    Raises:
+        DatasetError: the file there would be replaced by a smaller one or by another set.
+    """
     selection = Selection(size)
     if shipped.is_file():
         records, report = read_table(shipped)
-        same = (report["recipe_version"], report["seed"]) == (VERSION, seed)
-        if same and len(records) <= size:
-            selection.restore(records, report)
+        if (report["recipe_version"], report["seed"]) != (VERSION, seed):
+            raise DatasetError(f"{shipped} is of another recipe or seed: choose another folder")
+        if len(records) > size:
+            raise DatasetError(f"{shipped} holds {len(records)} crystals: choose another folder")
+        selection.restore(records, report)
     return selection
 
 
@@ -103,11 +110,18 @@ def relax_until(selection: Selection, name: str, seed: int, folder: Path, worker
             total=selection.size, initial=len(selection.records), desc=name, unit="crystal"
         ) as bar,
     ):
-        for _ in shards.complete(compute, folder, total, pool, in_flight=2 * workers, start=first):
-            take_finished()
-            bar.update(len(selection.records) - bar.n)
-            if selection.full:
-                break
+        finished = shards.complete(compute, folder, total, pool, 2 * workers, start=first)
+        try:
+            for _ in finished:
+                take_finished()
+                bar.update(len(selection.records) - bar.n)
+                if selection.full:
+                    break
+        except BrokenProcessPool as error:
+            raise DatasetError(
+                "a process of the build was ended from outside, perhaps for want of memory; "
+                "run it again with fewer workers, it goes on where it was"
+            ) from error
 
 
 def build(
@@ -124,7 +138,7 @@ def build(
     Args:
         name: `perov_like` or `mp_like`.
         out: folder for `NAME.parquet`, written atomically; a smaller one there of the same recipe
-            and seed is gone on from.
+            and seed is gone on from, any other is left alone.
         seed: decides everything that is random.
         limit: crystals to make, the recipe's own number if None.
         workers: processes.
@@ -134,7 +148,8 @@ def build(
         The path of the Parquet file.
 
     Raises:
-        DatasetError: unknown name, a limit below 1, CHGNet missing, or too few candidates.
+        DatasetError: unknown name, a limit below 1, CHGNet missing, too few candidates, or
+            another file in `out`.
     """
     if name not in RECIPES:
         raise DatasetError(f"no recipe for {name!r}: choose one of {', '.join(RECIPES)}")

@@ -19,12 +19,13 @@ from cdvae_core.crystal import SYMBOLS
 from cdvae_core.data.embedded.table import METADATA_KEY
 
 FOLDER = Path(__file__).parent
-_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven")
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def _counts(values: list, word: bool = False) -> str:
     found = sorted(Counter(values).items())
-    return ", ".join(f"{_WORDS[value] if word else value}: {n:,}" for value, n in found)
+    words = {value: _WORDS[value] if word and value < len(_WORDS) else value for value, _ in found}
+    return ", ".join(f"{words[value]}: {n:,}" for value, n in found)
 
 
 def summary(path: Path) -> dict[str, str]:
