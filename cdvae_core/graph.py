@@ -164,10 +164,20 @@ def knn_graph(
     cells = images.shift[of_atom[:, None], image_slot]
     shift = cells - torch.take_along_dim(rounded, atom_slot[..., None], 1)
     source = candidate.gather(1, atom_slot)
-    vector = torch.take_along_dim(near, atom_slot[..., None], 1)
-    vector = vector + torch.einsum("aki,aij->akj", cells, matrix[of_atom])
+    vector = _vectors(crystals, images.cell, source, shift)
     distance = torch.where(found.isinf(), math.inf, vector.norm(dim=-1))
-    return _dense_graph(source, shift, vector, distance, k, cutoff)
+    return _dense_graph(source, shift, vector, distance, k, cutoff, matrix.dtype)
+
+
+def _vectors(crystals: CrystalBatch, cell: ReducedCell, source: Tensor, shift: Tensor) -> Tensor:
+    """`[atoms, k + 1, 3]`, Å, from each atom to its neighbours, in double precision.
+
+    So the one rounding that the decoder can notice is that of the coordinates it was given.
+    """
+    of_atom = crystals.crystal_of_atom
+    from_frac, matrix = cell.from_frac.double()[of_atom], cell.matrix.double()[of_atom]
+    frac = torch.einsum("ai,aij->aj", crystals.frac_coords.double(), from_frac)
+    return torch.einsum("aki,aij->akj", frac[source] - frac[:, None] + shift.double(), matrix)
 
 
 def _same_crystal(crystals: CrystalBatch) -> tuple[Tensor, Tensor]:
@@ -198,9 +208,15 @@ def _forbid_self(
 
 
 def _dense_graph(
-    source: Tensor, shift: Tensor, vector: Tensor, distance: Tensor, k: int, cutoff: float
+    source: Tensor,
+    shift: Tensor,
+    vector: Tensor,
+    distance: Tensor,
+    k: int,
+    cutoff: float,
+    dtype: torch.dtype,
 ) -> KnnGraph:
-    """From the k + 1 nearest, sorted, to K edges with envelopes and reverses."""
+    """From the k + 1 nearest, sorted, to K edges with envelopes and reverses, in `dtype`."""
     horizon = distance[:, k:].clamp(min=1e-6, max=cutoff)
     source, shift, distance = source[:, :k], shift[:, :k], distance[:, :k]
     weight = envelope(distance / horizon)
@@ -209,6 +225,9 @@ def _dense_graph(
     direction = torch.where(weight[..., None] > 0, direction, 0.0)
     reverse, there = _reverse_edges(source, shift)
     reverse_weight = torch.where(there, weight.flatten()[reverse], 0.0)
+    distance, direction, weight, reverse_weight = (
+        values.to(dtype) for values in (distance, direction, weight, reverse_weight)
+    )
     return KnnGraph(source, distance, direction, weight, reverse, reverse_weight)
 
 
