@@ -134,7 +134,8 @@ def main() -> None:
         hits, off = aggregates(model, batch)
         columns = "".join("  {:7.3f} {:5.3f}".format(*denoising(model, batch, s)) for s in SIGMAS)
         again = reconstructed(model, val, count)
-        columns += f"  {again.match_rate:6.3f}  {again.mean_rmse:6.4f}"
+        found = again.metrics()
+        columns += f"  {found['match_rate_ungated']:6.3f}  {found['rms_dist_ungated']:6.4f}"
         print(f"{steps:5} {hits:8.3f} {off:7.4f}{columns}  {variant}", flush=True)
 
 

@@ -13,6 +13,7 @@ import typer
 from cdvae_core.config import MAX_SEED
 from cdvae_core.data.commands import data_app
 from cdvae_core.errors import CdvaeError, ConfigError
+from cdvae_core.evaluation.commands import compare, evaluate_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(evaluate_app, name="evaluate")
+app.command()(compare)
 
 Checkpoint = Annotated[Path, typer.Argument(help="folder of a trained model")]
 Out = Annotated[Path, typer.Option("--out", help="empty or new folder for the crystals")]
@@ -149,6 +152,7 @@ def reconstruct(
         start=start, k=k, ids=ids,
     )  # fmt: skip
     folder.latents(z, names)
+    folder.reference(true, ids)
     found = _run(model, z, names, plan, seed, None, batch_size, folder, trajectory)
     _report(found, true, k, folder)
 
@@ -165,8 +169,8 @@ def _report(
     sizes = sum(one.num_atoms == crystal.num_atoms for one, crystal in pairs) / len(found)
     elements = sum(one.formula == crystal.formula for one, crystal in pairs) / len(found)
     folder.settings |= {
-        "match_rate": result.match_rate,
-        "rmse": result.mean_rmse,
+        "match_rate": result.metrics()["match_rate_ungated"],
+        "rmse": result.metrics()["rms_dist_ungated"],
         "right_num_atoms": sizes,
         "right_composition": elements,
     }

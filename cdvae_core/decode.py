@@ -79,6 +79,15 @@ class Folder:
             {"names": "\n".join(names)},
         )
 
+    def reference(self, crystals: Sequence[Crystal], ids: Sequence[str]) -> None:
+        """Keep what is reconstructed, so that the folder can be evaluated by itself."""
+        frames = []
+        for crystal, name in zip(crystals, ids, strict=True):
+            atoms = _to_ase(crystal.atomic_numbers, crystal.frac_coords, crystal.lattice)
+            atoms.info["name"] = name
+            frames.append(atoms)
+        write(self.path / "reference.extxyz", frames, format="extxyz")
+
     def add(self, decoded: Sequence[Decoded]) -> None:
         """Write a batch of crystals, then the manifest that names them."""
         for item in decoded:

@@ -131,7 +131,11 @@ def test_symmetries_of_real_crystals(
 @both_dtypes
 @pytest.mark.parametrize("dataset", ["perov_5", "carbon_24", "mp_20"])
 def test_symmetries_of_many_real_crystals(shared: Path, dataset: str, dtype: torch.dtype) -> None:
-    """The published size, clean and noisy."""
+    """The published size, clean and noisy.
+
+    At 2 Å of noise in double precision only: there the rounding of coordinates to float32, 2e-6 Å
+    in a cell of 35 Å, changes even the exact answer by 1.7e-4.
+    """
     torch.manual_seed(0)
     model = CDVAE(replace(small_config(None), decoder=DecoderConfig()))
     fit(model)
@@ -139,7 +143,7 @@ def test_symmetries_of_many_real_crystals(shared: Path, dataset: str, dtype: tor
     crystals = real_crystals(shared, dataset, 200)
     for first in range(0, len(crystals), 50):
         given = batch(crystals[first : first + 50], dtype)
-        for noise in (0.0, 0.1, 2.0):
+        for noise in (0.0, 0.1) if dtype == torch.float32 else (0.0, 0.1, 2.0):
             check_symmetries(model, shaken(given, noise, seed=3), TOLERANCE[dtype], seed=first)
 
 

@@ -24,6 +24,7 @@ LAYERS = (
     {"data", "structures"},
     {"experiment", "encode", "decode", "latent"},
     {"train", "metrics"},
+    {"evaluation"},
     {"cli"},
 )
 # Function-level imports that make a method out of a function: CDVAE.load and CDVAE.save.

@@ -1,0 +1,84 @@
+"""Several reports side by side, with the paper's rows if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cdvae_core.errors import ConfigError
+from cdvae_core.evaluation import published
+from cdvae_core.evaluation.glossary import MEANINGS, shown
+from cdvae_core.evaluation.html import FLOOR, INPUT, document, metric_table, svg
+from cdvae_core.evaluation.report import Report
+
+Figures = dict[str, float | None]
+Columns = Sequence[tuple[str, Report]]
+
+
+def published_for(reports: Sequence[Report]) -> list[tuple[str, Figures]]:
+    """The paper's rows for what the reports are about.
+
+    Raises:
+        ConfigError: the reports are of several tasks or datasets.
+    """
+    about = {(report.task, report.meta["cutoffs"]) for report in reports}
+    if len(about) > 1:
+        raise ConfigError("the reports are of several tasks or cut-offs: compare those of one")
+    return list(published.rows(*about.pop()).items())
+
+
+def table(columns: Columns, published: Sequence[tuple[str, Figures]]) -> str:
+    """For the terminal: figures by row, models by column; the noise floor of the first last."""
+    everything = _all(columns, published)
+    names = _names(everything)
+    width = max(12, *(len(head) + 2 for head, _ in everything))
+    lines = [" " * 34 + "".join(f"{head:>{width}}" for head, _ in everything)]
+    for name in names:
+        title = MEANINGS[name].title if name in MEANINGS else name
+        cells = "".join(f"{shown(name, figures.get(name)):>{width}}" for _, figures in everything)
+        lines.append(f"{title:34}{cells}")
+    lines += [
+        f"{head}: {', '.join(f'{v:,} {k}' for k, v in report.counts.items())} "
+        f"against {report.meta['reference']}"
+        for head, report in columns
+    ]
+    return "\n".join(lines)
+
+
+def page(columns: Columns, published: Sequence[tuple[str, Figures]]) -> str:
+    """The same as a document, with a plot of each figure."""
+    everything = _all(columns, published)
+    heads = [(head, figures, "n") for head, figures in everything]
+    names = [name for name in _names(everything) if MEANINGS.get(name) and MEANINGS[name].better]
+    rows = -(-len(names) // 4)
+    figure = Figure(figsize=(11, 1.9 * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, 4)).ravel()
+    for axis, name in zip(axes, names, strict=False):
+        values = [figures.get(name) for _, figures in everything]
+        heights = [np.nan if value is None else value for value in values]
+        axis.barh(
+            range(len(values)),
+            heights,
+            color=[FLOOR if h == "noise floor" else INPUT for h, _ in everything],
+        )
+        axis.set_yticks(range(len(values)), [head for head, _ in everything], fontsize=7)
+        axis.invert_yaxis()
+        axis.tick_params(axis="x", labelsize=7)
+        axis.set_title(MEANINGS[name].title, fontsize=9)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    return document("Models side by side", metric_table(heads) + svg(figure))
+
+
+def _all(columns: Columns, published: Sequence[tuple[str, Figures]]) -> list[tuple[str, Figures]]:
+    own: list[tuple[str, Figures]] = [(head, report.metrics) for head, report in columns]
+    floor = columns[0][1].noise_floor
+    return [*own, *published, *([("noise floor", floor)] if floor else [])]
+
+
+def _names(everything: Sequence[tuple[str, Figures]]) -> list[str]:
+    return list(dict.fromkeys(name for _, figures in everything for name in figures))

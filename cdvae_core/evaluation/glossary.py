@@ -1,0 +1,40 @@
+"""What each figure means, in a person's words, and what it hides: `glossary.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """One figure.
+
+    Attributes:
+        title: a few words.
+        better: "higher", "lower", or "" where neither is.
+        share: whether it is a share, to be shown in percent.
+        says: what it is, and what it hides.
+    """
+
+    title: str
+    better: str
+    share: bool
+    says: str
+
+
+MEANINGS = {
+    name: Meaning(**values)
+    for name, values in tomllib.loads(
+        (Path(__file__).parent / "glossary.toml").read_text(encoding="utf-8")
+    ).items()
+}
+
+
+def shown(name: str, value: float | None) -> str:
+    """A figure as a person reads it."""
+    if value is None or value != value:
+        return "–"
+    meaning = MEANINGS.get(name)
+    return f"{100 * value:.2f} %" if meaning and meaning.share else f"{value:.4f}"
