@@ -127,6 +127,8 @@ def optimisation(
     since = time.monotonic()
     crystals, true = read(given), read(reference)
     judge, notes = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
+    if judge.network is None:
+        raise ConfigError(f"success rates are judged by the published network. {notes[0]}")
     folder = _folder(out, given)
     training = training_of(true)
     thresholds, whence = _thresholds(judge, true, training)
@@ -150,7 +152,12 @@ def compare(
     from cdvae_core.evaluation.report import read
     from cdvae_core.files import write_atomically
 
-    columns = [(report.name, report) for report in map(read, reports)]
+    made = [read(path) for path in reports]
+    names = [report.name for report in made]
+    heads = [
+        name if names.count(name) == 1 else str(p) for name, p in zip(names, reports, strict=True)
+    ]
+    columns = list(zip(heads, made, strict=True))
     published = published_for([report for _, report in columns]) if paper else []
     typer.echo(table(columns, published))
     if out is not None:
@@ -190,7 +197,7 @@ def _thresholds(
 
     if reference.dataset in THRESHOLDS:
         return THRESHOLDS[reference.dataset], "Thresholds are the published percentiles."
-    if training is None or judge.network is None:
+    if training is None:
         raise ConfigError(
             f"{reference.name} has no training split to take percentiles of: give DATASET:SPLIT"
         )

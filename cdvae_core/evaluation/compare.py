@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cdvae_core.errors import ConfigError
 from cdvae_core.evaluation import published
-from cdvae_core.evaluation.glossary import MEANINGS, shown
+from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
 from cdvae_core.evaluation.html import FLOOR, INPUT, document, metric_table, svg
 from cdvae_core.evaluation.report import Report
 
@@ -39,19 +40,18 @@ def table(columns: Columns, published: Sequence[tuple[str, Figures]]) -> str:
         title = MEANINGS[name].title if name in MEANINGS else name
         cells = "".join(f"{shown(name, figures.get(name)):>{width}}" for _, figures in everything)
         lines.append(f"{title:34}{cells}")
-    lines += [
-        f"{head}: {', '.join(f'{v:,} {k}' for k, v in report.counts.items())} "
-        f"against {report.meta['reference']}"
-        for head, report in columns
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_said(columns, published)])
 
 
 def page(columns: Columns, published: Sequence[tuple[str, Figures]]) -> str:
     """The same as a document, with a plot of each figure."""
     everything = _all(columns, published)
     heads = [(head, figures, "n") for head, figures in everything]
-    names = [name for name in _names(everything) if MEANINGS.get(name) and MEANINGS[name].better]
+    names = [
+        name
+        for name in _names(everything)
+        if MEANINGS[name].better and sum(f.get(name) is not None for _, f in everything) > 1
+    ]
     rows = -(-len(names) // 4)
     figure = Figure(figsize=(11, 1.9 * rows), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, 4)).ravel()
@@ -71,7 +71,23 @@ def page(columns: Columns, published: Sequence[tuple[str, Figures]]) -> str:
             axis.spines[side].set_visible(False)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    return document("Models side by side", metric_table(heads) + svg(figure))
+    said = "".join(f"<li>{html.escape(line)}</li>" for line in _said(columns, published))
+    body = f"<ul>{said}</ul>{metric_table(heads)}{svg(figure)}"
+    return document("Models side by side", body)
+
+
+def _said(columns: Columns, published: Sequence[tuple[str, Figures]]) -> list[str]:
+    """What each column is over: figures of different counts do not compare."""
+    lines = [
+        f"{head}: {counted(report.counts)}, against {report.meta['reference']}"
+        for head, report in columns
+    ]
+    if published:
+        name = columns[0][1].meta["cutoffs"]
+        lines.append(
+            f"The paper's rows: the whole test split of {name}; 10,000 generated crystals."
+        )
+    return lines
 
 
 def _all(columns: Columns, published: Sequence[tuple[str, Figures]]) -> list[tuple[str, Figures]]:

@@ -32,6 +32,20 @@ MEANINGS = {
 }
 
 
+_COUNTED = {
+    "crystals": "crystals",
+    "reference": "of the reference",
+    "sample": "in the sample of valid ones",
+    "tries": "tries each",
+    "starts": "starts",
+}
+
+
+def counted(counts: dict[str, int]) -> str:
+    """How many crystals a figure is over, in words."""
+    return ", ".join(f"{value:,} {_COUNTED[name]}" for name, value in counts.items())
+
+
 def shown(name: str, value: float | None) -> str:
     """A figure as a person reads it."""
     if value is None or value != value:

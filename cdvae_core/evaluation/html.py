@@ -14,7 +14,7 @@ matplotlib.use("svg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cdvae_core.evaluation.glossary import MEANINGS, shown
+from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
 from cdvae_core.metrics.measure import Measurement
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ def page(report: Report, scored: Scored, floor: Scored | None) -> str:
     """The whole document."""
     meta = report.meta
     title = f"{report.task.capitalize()} of {report.name}"
-    counts = ", ".join(f"{value:,} {name}" for name, value in report.counts.items())
-    floors = ", ".join(f"{value:,} {name}" for name, value in report.floor_counts.items())
+    counts, floors = counted(report.counts), counted(report.floor_counts)
     versions = ", ".join(f"{name} {value}" for name, value in meta["versions"].items())
-    lead = f"Against {meta['reference'] or 'no reference'}: {counts}."
+    lead = f"Against {meta['reference']}: {counts}."
     floor_said = (
         f"The noise floor is the training split scored as if it were a model ({floors}): "
         "differences smaller than its distance from perfect mean nothing."

@@ -14,7 +14,7 @@ from typing import Any
 
 from cdvae_core import __version__
 from cdvae_core.errors import DatasetError
-from cdvae_core.evaluation.glossary import MEANINGS, shown
+from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
 from cdvae_core.evaluation.inputs import Crystals
 from cdvae_core.evaluation.scoring import Judge, Scored
 from cdvae_core.files import write_atomically
@@ -47,15 +47,18 @@ class Report:
 
     def text(self) -> str:
         """A table for the terminal."""
-        lines = [f"{self.task} of {self.name} against {self.meta['reference'] or 'nothing'}"]
+        lines = [f"{self.task} of {self.name} against {self.meta['reference']}"]
         lines += [f"{'':34}{'':>11}{'noise floor':>13}"]
         for name, value in self.metrics.items():
             title = MEANINGS[name].title if name in MEANINGS else name
             floor = shown(name, self.noise_floor.get(name))
             lines.append(f"{title:34}{shown(name, value):>11}{floor:>13}")
-        counted = ", ".join(f"{value:,} {name}" for name, value in self.counts.items())
-        floors = ", ".join(f"{value:,} {name}" for name, value in self.floor_counts.items())
-        lines += [f"over {counted}; noise floor over {floors or 'nothing'}", *self.notes]
+        lines.append(f"Over {counted(self.counts)}.")
+        if self.floor_counts:
+            lines.append(
+                f"Noise floor: training crystals in their place, {counted(self.floor_counts)}."
+            )
+        lines += self.notes
         return "\n".join(lines)
 
 

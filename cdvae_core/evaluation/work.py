@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ _VERSION = "1"  # of the tasks; answers of another version are not used
 _LIBRARIES = ("pymatgen", "matminer", "smact", "spglib")
 
 Answer = dict[str, Any]
-_own = threading.local()
+_idle: list[Worker] = []  # processes that wait for more: a start takes seconds of imports
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,15 @@ def run(
 
 
 def _do(task: str, chunk: Sequence[tuple[str, tuple]], timeout: float) -> dict[str, Answer]:
-    """On a worker: one chunk, by the process that belongs to this thread."""
-    if not hasattr(_own, "worker"):
-        _own.worker = Worker()
-    return {k: _own.worker.do(task, arguments, timeout) for k, arguments in chunk}
+    """On a worker: one chunk, by a process that waits from an earlier one, or a new one."""
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = Worker()
+    try:
+        return {k: worker.do(task, arguments, timeout) for k, arguments in chunk}
+    finally:
+        _idle.append(worker)
 
 
 @contextmanager

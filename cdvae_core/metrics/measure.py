@@ -59,10 +59,12 @@ class Measurement:
     failures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_no_crystal(cls, atomic_numbers: Sequence[int] | None, reason: str) -> Measurement:
+    def of_no_crystal(
+        cls, atomic_numbers: Sequence[int] | np.ndarray | None, reason: str
+    ) -> Measurement:
         """What is known where there is no crystal: its composition, if at least that is known."""
         known = atomic_numbers is not None and len(atomic_numbers) > 0
-        numbers = list(atomic_numbers) if known else []
+        numbers = [int(z) for z in atomic_numbers] if known else []
         return cls(
             formula=Composition(Counter(SYMBOLS[z] for z in numbers)).reduced_formula
             if known

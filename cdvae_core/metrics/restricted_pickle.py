@@ -12,9 +12,10 @@ import math
 import pickle
 import zipfile
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import IOBase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ class Placeholder:
     """Stands for an object of a class that is not allowed. `state` is what it was built from."""
 
     state: Any = None
+    arguments: tuple = ()
+    named: Mapping[str, Any] = MappingProxyType({})
 
     def __new__(cls, *arguments: Any, **named: Any) -> Placeholder:
         del arguments, named
