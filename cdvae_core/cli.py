@@ -100,10 +100,19 @@ def sample(
     trajectory: Trajectory = False,
     batch_size: BatchSize = 128,
     device: Device = "auto",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask, tcp://HOST:PORT: its workers decode, not this machine")
+    ] = None,
 ) -> None:
     """Generate crystals from the prior N(0, 1), as CIFs, an extxyz and a manifest."""
     import torch
 
+    from cdvae_core.cluster import connect
+
+    if scheduler is not None:
+        if trajectory:
+            raise ConfigError("--trajectory keeps steps on this machine: leave out --scheduler")
+        connect(scheduler).close()  # whether anybody answers, before a folder is made
     model, plan = _load(checkpoint, schedule, device)
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(n, model.config.latent_dim, generator=generator).to(model.device)
@@ -112,7 +121,10 @@ def sample(
     _check_atoms(num_atoms, model)
     folder = _folder(out, checkpoint, plan, seed, task="sample", num_atoms=num_atoms)
     folder.latents(z, names)
-    _run(model, z, names, plan, seed, fixed, batch_size, folder, trajectory)
+    if scheduler is None:
+        _run(model, z, names, plan, seed, fixed, batch_size, folder, trajectory)
+    else:
+        _run_on_cluster(model, z, names, plan, seed, fixed, batch_size, folder, scheduler)
 
 
 @app.command()
@@ -239,6 +251,32 @@ def _run(
                     tqdm.write(f"{item.name}: {item.problem}", file=sys.stderr)
     typer.echo(f"{sum(c is not None for c in found)} crystals in {folder.path}")
     return found
+
+
+def _run_on_cluster(
+    model: CDVAE,
+    z: Tensor,
+    names: list[str],
+    plan: Schedule,
+    seed: int,
+    num_atoms: Tensor | None,
+    batch_size: int,
+    folder: Folder,
+    scheduler: str,
+) -> None:
+    """Decode on a cluster; the crystals are written here, batch by batch as they come."""
+    from tqdm import tqdm
+
+    from cdvae_core.decode import decode_on_cluster
+
+    with tqdm(total=len(z), unit="crystal") as bar:
+        for done in decode_on_cluster(
+            model, z, names, plan, seed, scheduler, num_atoms=num_atoms, batch_size=batch_size
+        ):
+            folder.add(done)
+            bar.update(len(done))
+    good = sum("cif" in entry for entry in folder.entries)
+    typer.echo(f"{good} crystals in {folder.path}")
 
 
 def _duration(text: str) -> timedelta:

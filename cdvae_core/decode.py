@@ -24,7 +24,7 @@ from cdvae_core import __version__
 from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.errors import ConfigError, OutputError, StructureError
 from cdvae_core.files import write_atomically
-from cdvae_core.langevin import LangevinStep, Schedule, sample
+from cdvae_core.langevin import LangevinStep, Schedule, final, sample
 from cdvae_core.model import CDVAE
 from cdvae_core.structures import to_cif
 
@@ -176,13 +176,13 @@ def decode(
     try:
         for number, first in enumerate(range(0, len(z), batch_size)):
             part = slice(first, first + batch_size)
-            generator = torch.Generator(z.device).manual_seed(seed * 1_000_003 + number)
+            generator = _generator(z.device, seed, number)
             fixed = None if num_atoms is None else num_atoms[part]
             kept: list[LangevinStep] = []
             steps = sample(model, z[part], schedule=schedule, generator=generator, num_atoms=fixed)
             for step in steps:
                 last = step.index == step.total - 1
-                done = _finished(step, names[part]) if last else []
+                done = _finished(step.crystals, names[part]) if last else []
                 if trajectory and folder is not None:
                     kept.append(step)
                     if last or len(kept) == _STEPS_IN_MEMORY:
@@ -196,10 +196,72 @@ def decode(
             folder.forget_partial_trajectories()
 
 
-def _finished(step: LangevinStep, names: Sequence[str]) -> list[Decoded]:
-    """The last step's crystals, each by itself so that one bad one spoils no other."""
+def decode_on_cluster(
+    model: CDVAE,
+    z: Float[Tensor, "crystals latent"],
+    names: Sequence[str],
+    schedule: Schedule,
+    seed: int,
+    scheduler: str,
+    *,
+    num_atoms: Int[Tensor, " crystals"] | None = None,
+    batch_size: int = 128,
+) -> Iterator[list[Decoded]]:
+    """Decode the same batches, and so on like devices the same crystals, on Dask workers.
+
+    Each worker uses its own GPU, the first that it sees, or else its processor.
+
+    Yields:
+        The crystals of each batch, in order.
+
+    Raises:
+        ConfigError: nobody answers at the scheduler's address.
+    """
+    from joblib import Parallel, delayed
+
+    from cdvae_core.cluster import workers_of
+
+    model, z = model.cpu(), z.cpu()
+    fixed = None if num_atoms is None else num_atoms.cpu()
+    parts = [slice(first, first + batch_size) for first in range(0, len(z), batch_size)]
+    with workers_of(scheduler):
+        yield from Parallel(return_as="generator")(
+            delayed(_decode_batch)(
+                model, z[part], names[part], schedule, seed, number,
+                None if fixed is None else fixed[part],
+            )
+            for number, part in enumerate(parts)
+        )  # fmt: skip
+
+
+def _decode_batch(
+    model: CDVAE,
+    z: Tensor,
+    names: Sequence[str],
+    schedule: Schedule,
+    seed: int,
+    number: int,
+    num_atoms: Tensor | None,
+) -> list[Decoded]:
+    """On a worker: batch `number` of a run."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fixed = None if num_atoms is None else num_atoms.to(device)
+    generator = _generator(device, seed, number)
+    steps = sample(
+        model.to(device), z.to(device), schedule=schedule, generator=generator, num_atoms=fixed
+    )
+    return _finished(final(steps), names)
+
+
+def _generator(device: torch.device | str, seed: int, number: int) -> torch.Generator:
+    """Of batch `number`."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + number)
+
+
+def _finished(crystals: CrystalBatch, names: Sequence[str]) -> list[Decoded]:
+    """The crystals of the last step, each by itself so that one bad one spoils no other."""
     done = []
-    for name, arrays in zip(names, _each(step.crystals), strict=True):
+    for name, arrays in zip(names, _each(crystals), strict=True):
         try:
             done.append(Decoded(name, Crystal(*arrays)))
         except StructureError as error:

@@ -166,10 +166,11 @@ def compare(
 
 
 def _crew(jobs: int, timeout: float, scheduler: str | None) -> Crew:
-    from cdvae_core.evaluation.work import Crew, client
+    from cdvae_core.cluster import connect
+    from cdvae_core.evaluation.work import Crew
 
     if scheduler is not None:
-        client(scheduler).close()  # whether anybody answers, before any work is done
+        connect(scheduler).close()  # whether anybody answers, before any work is done
     return Crew(jobs, timeout, scheduler)
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,8 +19,8 @@ from typing import Any
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from cdvae_core.cluster import workers_of
 from cdvae_core.crystal import Crystal
-from cdvae_core.errors import ConfigError
 from cdvae_core.evaluation.child import Worker
 from cdvae_core.files import write_atomically
 
@@ -87,7 +86,9 @@ def run(
     missing = [(k, arguments) for k, arguments in wanted.items() if k not in store.answers]
     chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
     done = len(keys) - len(missing)
-    with _backend(crew), tqdm(total=len(keys), initial=done, desc=label, disable=crew.quiet) as bar:
+    threads = parallel_config(backend="threading")  # each of which keeps a process busy
+    backend = workers_of(crew.scheduler) if crew.scheduler else threads
+    with backend, tqdm(total=len(keys), initial=done, desc=label, disable=crew.quiet) as bar:
         if chunks:
             parallel = Parallel(n_jobs=crew.jobs, return_as="generator_unordered")
             for answers in parallel(delayed(_do)(task, chunk, crew.timeout) for chunk in chunks):
@@ -106,33 +107,6 @@ def _do(task: str, chunk: Sequence[tuple[str, tuple]], timeout: float) -> dict[s
         return {k: worker.do(task, arguments, timeout) for k, arguments in chunk}
     finally:
         _idle.append(worker)
-
-
-@contextmanager
-def _backend(crew: Crew) -> Iterator[None]:
-    """Threads that each keep a process busy, or a Dask cluster."""
-    if crew.scheduler is None:
-        with parallel_config(backend="threading"):
-            yield
-        return
-    with client(crew.scheduler), parallel_config(backend="dask"):
-        yield
-
-
-def client(scheduler: str) -> Any:
-    """A connection to a Dask scheduler.
-
-    Raises:
-        ConfigError: dask is not installed, or nobody answers there.
-    """
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise ConfigError('--scheduler needs dask: pip install "cdvae[cluster]"') from error
-    try:
-        return Client(scheduler, timeout=10)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ConfigError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
 
 def key(task: str, arguments: tuple) -> str:

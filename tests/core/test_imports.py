@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cdvae_core"
 # Each layer may import what stands before it, and modules of its own layer.
 LAYERS = (
-    {"errors", "config", "files"},
+    {"errors", "config", "files", "cluster"},
     {"lattice"},
     {"crystal"},
     {"scalers", "graph"},

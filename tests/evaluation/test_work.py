@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import perovskite
 
 from cdvae_core.evaluation.child import Worker
 from cdvae_core.evaluation.work import CHUNK, Crew, Store, key, run
+from cdvae_core.structures import read_crystals
 
 QUIET = Crew(jobs=2, quiet=True)
 GIVEN = [(perovskite(3.8 + 0.01 * i),) for i in range(3 * CHUNK)]
@@ -95,50 +99,64 @@ def test_killed_for_good_and_run_again(tmp_path: Path) -> None:
     assert sum(map(len, answers)) == 64  # none twice, none lost
 
 
-@pytest.mark.slow
-def test_a_cluster_loses_a_worker_and_no_crystal(tmp_path: Path) -> None:
-    """A Dask scheduler with two worker processes, of which one is killed midway."""
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """A Dask scheduler and two worker processes on this machine."""
     distributed = pytest.importorskip("distributed")
-    bin_folder = Path(sys.executable).parent
-    port = "8799"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = subprocess.Popen(
-        [bin_folder / "dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
-        **quiet,
-    )
+    dask, quiet = Path(sys.executable).parent / "dask", subprocess.DEVNULL
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    workers = [
-        subprocess.Popen(
-            [
-                bin_folder / "dask",
-                "worker",
-                address,
-                "--nthreads",
-                "1",
-                "--no-nanny",
-                "--no-dashboard",
-            ],
-            **quiet,
-        )
-        for _ in range(2)
+    commands = [["scheduler", "--host", "127.0.0.1", "--port", str(port)]]
+    commands += 2 * [["worker", address, "--nthreads", "1", "--no-nanny"]]
+    processes = [
+        subprocess.Popen([dask, *words, "--no-dashboard"], stdout=quiet, stderr=quiet)
+        for words in commands
     ]
     try:
         with distributed.Client(address, timeout=60) as client:
-            client.wait_for_workers(2, timeout=60)
-        given = [(perovskite(3.8 + 0.001 * i),) for i in range(160)]
-        store = Store(tmp_path)
-        killer = subprocess.Popen(
-            [sys.executable, "-c",
-             "import os, pathlib, signal, sys, time\n"
-             "while not list(pathlib.Path(sys.argv[1]).glob('*.json')): time.sleep(0.05)\n"
-             "os.kill(int(sys.argv[2]), signal.SIGKILL)", tmp_path, str(workers[0].pid)]
-        )  # fmt: skip
-        found = run("measurement", given, store, Crew(scheduler=address, quiet=True), "")
-        assert killer.wait(10) == 0 and workers[0].wait(10) == -signal.SIGKILL
+            client.wait_for_workers(2, timeout=120)
+        yield address, processes[1:]
     finally:
-        for process in (*workers, scheduler):
+        for process in processes:
             process.kill()
             process.wait()
+
+
+@pytest.mark.slow
+def test_a_cluster_loses_a_worker_and_no_crystal(
+    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen]]
+) -> None:
+    """One of two workers is killed midway."""
+    address, workers = cluster
+    given = [(perovskite(3.8 + 0.001 * i),) for i in range(160)]
+    store = Store(tmp_path)
+    killer = subprocess.Popen(
+        [sys.executable, "-c",
+         "import os, pathlib, signal, sys, time\n"
+         "while not list(pathlib.Path(sys.argv[1]).glob('*.json')): time.sleep(0.05)\n"
+         "os.kill(int(sys.argv[2]), signal.SIGKILL)", tmp_path, str(workers[0].pid)]
+    )  # fmt: skip
+    found = run("measurement", given, store, Crew(scheduler=address, quiet=True), "")
+    assert killer.wait(10) == 0 and workers[0].wait(10) == -signal.SIGKILL
     volumes = [answer["value"]["volume"] for answer in found]
     assert len(volumes) == 160 and volumes == sorted(volumes)
     assert len(store.answers) == 160
+
+
+@pytest.mark.slow
+def test_a_cluster_samples_the_same_crystals(
+    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen]]
+) -> None:
+    checkpoint = Path(__file__).parents[2] / "checkpoints" / "perov_like"
+    command = ["-c", "from cdvae_core.cli import main; main()", "sample", str(checkpoint)]
+    command += ["-n", "6", "--batch-size", "2", "--device", "cpu", "--seed", "3", "--out"]
+    for out, more in (("here", []), ("there", ["--scheduler", cluster[0]])):
+        subprocess.run([sys.executable, *command, str(tmp_path / out), *more], check=True)
+    for i in range(6):
+        one, other = (
+            read_crystals(tmp_path / out / f"sample-{i:05d}.cif")[0] for out in ("here", "there")
+        )
+        assert one.formula == other.formula
+        assert np.allclose(one.frac_coords, other.frac_coords, atol=1e-4)
