@@ -142,6 +142,40 @@ def optimisation(
     _finish("optimisation", crystals, true, judge, scored, floor, [*notes, whence], since, folder)
 
 
+@evaluate_app.command()
+def stability(
+    given: Input,
+    reference: Reference,
+    potential: Annotated[str, typer.Option(help="chgnet, 7net-0 or 7net-l3i5")] = "chgnet",
+    n: Annotated[int, typer.Option("-n", min=1, help="crystals drawn from the input")] = 100,
+    cutoffs: CutoffsName = None,
+    out: Out = None,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    timeout: Timeout = 300.0,
+    scheduler: Scheduler = None,
+) -> None:
+    """Relax by a machine-learned potential: energy above the reference's hull, S.U.N."""
+    from cdvae_core.evaluation import scoring
+    from cdvae_core.evaluation.inputs import read
+    from cdvae_core.evaluation.noise_floor import drawn, training_of
+    from cdvae_core.metrics.stability import check_potential
+
+    since = time.monotonic()
+    check_potential(potential)
+    crystals, true = drawn(read(given), n, seed), read(reference)
+    judge, _ = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
+    folder = _folder(out, given)
+    stores = _stores(folder, true)
+    training = training_of(true)
+    scored = scoring.stability(judge, crystals, true, stores, potential, training)
+    floor = None
+    if training is not None:
+        own = (_store_of(training), stores[1])
+        floor = scoring.stability(judge, drawn(training, n, seed), true, own, potential)
+    _finish("stability", crystals, true, judge, scored, floor, [], since, folder)
+
+
 def compare(
     reports: Annotated[list[Path], typer.Argument(help="report.json files, or their folders")],
     paper: Annotated[bool, typer.Option("--paper", help="the published rows, too")] = False,

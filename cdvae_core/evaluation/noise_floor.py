@@ -22,10 +22,10 @@ def training_of(reference: Crystals) -> Crystals | None:
         return None
 
 
-def drawn(training: Crystals, count: int, seed: int) -> Crystals:
-    """As many training crystals as the input has, drawn at random; all where they are fewer."""
-    order = np.random.default_rng(seed).permutation(len(training))[:count]
-    return training.subset(order.tolist())
+def drawn(crystals: Crystals, count: int, seed: int) -> Crystals:
+    """So many of them, drawn at random; all where they are fewer."""
+    order = np.random.default_rng(seed).permutation(len(crystals))[:count]
+    return crystals.subset(order.tolist())
 
 
 def paired(training: Crystals, count: int, seed: int) -> Crystals:

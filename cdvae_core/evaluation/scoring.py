@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from pymatgen.core import Composition
 
-from cdvae_core.crystal import Crystal
+from cdvae_core.crystal import SYMBOLS, Crystal
 from cdvae_core.errors import ConfigError, DatasetError
 from cdvae_core.evaluation.inputs import Broken, Crystals
 from cdvae_core.evaluation.tasks import to_measurement
@@ -23,6 +24,7 @@ from cdvae_core.metrics.distributions import distance, draw_valid, earth_movers,
 from cdvae_core.metrics.measure import Measurement
 from cdvae_core.metrics.official_predictor import OfficialPredictor
 from cdvae_core.metrics.reconstruction import Reconstruction
+from cdvae_core.metrics.stability import POTENTIALS, STABLE, Hull
 from cdvae_core.metrics.structure_rule import CLOSEST
 
 NETWORKS = {"perov_5": "perovskite", "carbon_24": "carbon", "mp_20": "mp20"}
@@ -199,6 +201,92 @@ def optimised(
     return Scored(rates | _validity(measured), counts, table, measured, [])
 
 
+def stability(
+    judge: Judge,
+    given: Crystals,
+    reference: Crystals,
+    stores: tuple[Store, Store],
+    potential: str,
+    training: Crystals | None = None,
+) -> Scored:
+    """Relaxed energy above the reference's hull, and how far atoms move; by the potential."""
+    crew, name = judge.crew, POTENTIALS[potential]
+    measured = judge.measure(given, stores[0])
+    places = [i for i, item in enumerate(given.items) if isinstance(item, Crystal)]
+    arguments = [(potential, given.items[i]) for i in places]
+    answers = run("relaxed", arguments, stores[0], crew, f"relaxing {given.name}")
+    hull = _hull(judge, given, reference, stores[1], potential)
+    above, moved = np.full((2, len(given)), np.nan)
+    table = _rows(given, measured)
+    for place, answer in zip(places, answers, strict=True):
+        if "failure" in answer:
+            table[place]["failures"] = answer["failure"]
+            continue
+        found = answer["value"]
+        above[place] = hull.above(Composition(found["formula"]), found["energy"])
+        moved[place] = found["rmsd"]
+    stable = above <= STABLE
+    for place, row in enumerate(table):
+        row |= {"energy_above_hull": float(above[place]), "rmsd_relaxed": float(moved[place])}
+    metrics = {
+        "stable": _share(stable),
+        "energy_above_hull": _mean(above),
+        "rmsd_relaxed": _mean(moved),
+        "relaxed": _share(np.isfinite(moved)),
+    }
+    if training is not None:
+        new = _unique_and_new(judge, given, measured, places, training, stores[0])
+        metrics["sun"] = _share([bool(stable[i]) and i in new for i in range(len(given))])
+    notes = [
+        f"All energies by {name}, not by DFT, which finds fewer stable crystals.",
+        "The hull knows the reference and the elements alone; competing phases that the reference "
+        "lacks make crystals look more stable than they are.",
+    ]
+    counts = {"crystals": len(given), "reference": len(reference)}
+    return Scored(metrics, counts, table, measured, [], notes)
+
+
+def _hull(judge: Judge, given: Crystals, reference: Crystals, store: Store, potential: str) -> Hull:
+    """Of the reference's crystals as they are, and of the elements of the given ones."""
+    known = [item for item in reference.items if isinstance(item, Crystal)]
+    arguments = [(potential, item) for item in known]
+    label = f"energies of {reference.name}"
+    answers = run("potential_energy", arguments, store, judge.crew, label)
+    numbers = {
+        int(z) for item in given.items if isinstance(item, Crystal) for z in item.atomic_numbers
+    }
+    symbols = sorted(SYMBOLS[z] for z in numbers)
+    slow = replace(judge.crew, timeout=max(600.0, judge.crew.timeout))
+    arguments = [(potential, symbol) for symbol in symbols]
+    elements = run("element_energy", arguments, store, slow, "energies of the elements")
+    return Hull(
+        [Composition(item.formula) for item in known],
+        [answer.get("value", np.nan) for answer in answers],
+        {
+            s: answer["value"]
+            for s, answer in zip(symbols, elements, strict=True)
+            if "value" in answer
+        },
+    )
+
+
+def _unique_and_new(
+    judge: Judge,
+    given: Crystals,
+    measured: Sequence[Measurement],
+    places: Sequence[int],
+    training: Crystals,
+    store: Store,
+) -> set[int]:
+    unique = _unique(judge, given, measured, places, store)
+    formulas = [measured[i].formula for i in places]
+    theirs = [_formula(item) for item in training.items]
+    seen = _equal_to_any(
+        judge, given.subset(places), formulas, training, theirs, store, "novel ones"
+    )
+    return {i for i, known in zip(places, seen, strict=True) if i in unique and not known}
+
+
 def _validity(measured: Sequence[Measurement]) -> dict[str, float]:
     return {
         "comp_valid": _share([one.comp_valid for one in measured]),
@@ -220,21 +308,13 @@ def _diversity(
     store: Store,
 ) -> dict[str, float]:
     """Over the sample of valid crystals: unique, novel, both; and METRe over all of them."""
-    formulas = [measured[i].formula for i in sample]
-    groups = [[sample[i] for i in group] for group in diversity.by_formula(formulas).values()]
-    arguments = [([given.items[i] for i in group],) for group in groups]
-    patient = replace(judge.crew, timeout=judge.crew.timeout * max(map(len, groups), default=1))
-    answers = run("first_of_each", arguments, store, patient, "unique ones")
-    unique = {
-        group[i]
-        for group, answer in zip(groups, answers, strict=True)
-        for i in answer.get("value", [])
-    }
+    unique = _unique(judge, given, measured, sample, store)
     metrics = {"unique": len(unique) / len(sample) if sample else float("nan")}
     own, theirs = [one.formula for one in known], [one.formula for one in measured]
     found = _equal_to_any(judge, reference, own, given, theirs, store, "references found")
     metrics["metre"] = _share(found)
     if training is not None:
+        formulas = [measured[i].formula for i in sample]
         formula_of = [_formula(item) for item in training.items]
         ours = given.subset(sample)
         seen = _equal_to_any(judge, ours, formulas, training, formula_of, store, "novel ones")
@@ -243,6 +323,26 @@ def _diversity(
         both = [place in unique and new for place, new in zip(sample, novel, strict=True)]
         metrics["unique_and_novel"] = _share(both)
     return metrics
+
+
+def _unique(
+    judge: Judge,
+    given: Crystals,
+    measured: Sequence[Measurement],
+    places: Sequence[int],
+    store: Store,
+) -> set[int]:
+    """Of these places, the first of each distinct crystal."""
+    formulas = [measured[i].formula for i in places]
+    groups = [[places[i] for i in group] for group in diversity.by_formula(formulas).values()]
+    arguments = [([given.items[i] for i in group],) for group in groups]
+    patient = replace(judge.crew, timeout=judge.crew.timeout * max(map(len, groups), default=1))
+    answers = run("first_of_each", arguments, store, patient, "unique ones")
+    return {
+        group[i]
+        for group, answer in zip(groups, answers, strict=True)
+        for i in answer.get("value", [])
+    }
 
 
 def _equal_to_any(
@@ -280,7 +380,12 @@ def _formula(item: Crystal | Broken) -> str:
     return Measurement.of_no_crystal(item.atomic_numbers, "").formula
 
 
-def _share(flags: Sequence[bool]) -> float:
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _share(flags: Sequence[bool] | np.ndarray) -> float:
     return float(np.mean(flags)) if len(flags) else float("nan")
 
 

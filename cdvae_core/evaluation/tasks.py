@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cdvae_core.crystal import Crystal
-from cdvae_core.metrics import diversity, reconstruction
+from cdvae_core.metrics import diversity, reconstruction, stability
 from cdvae_core.metrics.measure import Measurement, measure, published_structure
 from cdvae_core.metrics.official_predictor import OfficialPredictor
 from cdvae_core.structures import niggli
@@ -47,11 +47,35 @@ def first_of_each(crystals: Sequence[Crystal]) -> list[int]:
     return diversity.first_of_each(crystals, diversity.average_minimum_distances(crystals))
 
 
+def relaxed(potential: str, crystal: Crystal) -> dict[str, Any]:
+    """See `stability.Relaxed`."""
+    found = stability.relax(crystal, potential)
+    return {"energy": found.energy, "rmsd": found.rmsd, "formula": found.crystal.formula}
+
+
+def potential_energy(potential: str, crystal: Crystal) -> float:
+    return stability.energy(crystal, potential)
+
+
+def element_energy(potential: str, symbol: str) -> float:
+    return stability.element_energy(symbol, potential)
+
+
 @lru_cache(maxsize=1)
 def _network(name: str) -> OfficialPredictor:
     return OfficialPredictor.load(name)
 
 
 TASKS: dict[str, Callable[..., Any]] = {
-    task.__name__: task for task in (measurement, energy, rmse, equals_any, first_of_each)
+    task.__name__: task
+    for task in (
+        measurement,
+        energy,
+        rmse,
+        equals_any,
+        first_of_each,
+        relaxed,
+        potential_energy,
+        element_energy,
+    )
 }

@@ -27,6 +27,7 @@ from cdvae_core.data.embedded.relax import (
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
 logger = logging.getLogger(__name__)
 PATH = Path(__file__).with_name("references.json")
@@ -57,9 +58,16 @@ def phases(symbol: str) -> Iterator[tuple[str, Atoms]]:
             yield label, AseAtomsAdaptor.get_atoms(structure)
 
 
-def lowest(symbol: str) -> dict[str, object]:
-    """The lowest relaxed phase: `energy` (eV/atom), `phase`, and `tried` (energy by phase)."""
-    calculator = load_calculator()
+def lowest(symbol: str, calculator: Calculator | None = None) -> dict[str, object]:
+    """The lowest relaxed phase: `energy` (eV/atom), `phase`, and `tried` (energy by phase).
+
+    Args:
+        calculator: another potential's than CHGNet's.
+
+    Raises:
+        ValueError: none relaxes.
+    """
+    calculator = calculator or load_calculator()
     tried: dict[str, float] = {}
     for name, atoms in phases(symbol):
         atoms.set_constraint()
