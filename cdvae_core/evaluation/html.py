@@ -7,10 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("svg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
