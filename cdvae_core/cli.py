@@ -293,3 +293,7 @@ def main() -> None:
     except CdvaeError as error:
         typer.echo(f"cdvae: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -129,6 +129,11 @@ def optimisation(
     judge, notes = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
     if judge.network is None:
         raise ConfigError(f"success rates are judged by the published network. {notes[0]}")
+    if len(crystals) % starts:  # before an hour is spent on measuring them
+        raise ConfigError(
+            f"{crystals.name} has {len(crystals)} crystals, no whole number of steps of {starts} "
+            "starts: give the right --starts"
+        )
     folder = _folder(out, given)
     training = training_of(true)
     thresholds, whence = _thresholds(judge, true, training)
@@ -244,8 +249,13 @@ def _thresholds(
 
 
 def _folder(out: Path | None, given: str) -> Path:
-    name = given.replace(":", "-").rstrip("/")
-    return out or Path(f"{Path(name).with_suffix('')}-report")
+    if out is not None:
+        return out
+    path = Path(given)
+    if path.exists():
+        path = path.resolve()  # `.` has no name of its own
+        return path.with_name(f"{path.stem if path.is_file() else path.name}-report")
+    return Path(f"{given.replace(':', '-')}-report")
 
 
 def _store(folder: Path) -> Store:

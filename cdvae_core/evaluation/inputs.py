@@ -95,7 +95,7 @@ def read(given: str) -> Crystals:
     if path.suffix.lower() == ".zip":
         return _zipped(path)
     ids, items = _entries(path)
-    return Crystals(path.name, ids, items)
+    return Crystals(path.resolve().name, ids, items)  # `.` has no name of its own
 
 
 def _of_split(dataset: str, split: str) -> Crystals:
@@ -177,7 +177,8 @@ def _published(path: Path) -> Crystals:
     arrays = _arrays_in(content)
     if arrays is None:
         raise DatasetError(f"{path} holds no {', '.join(_ARRAYS)}: it is no published eval_*.pt")
-    true_arrays = _arrays_in(content["input_data_batch"]) if "input_data_batch" in content else None
+    batch = content.get("input_data_batch") if isinstance(content, dict) else None
+    true_arrays = None if batch is None else _arrays_in(batch)
     try:
         tries = [
             list(_split({k: v[i] for k, v in arrays.items()}))
