@@ -51,7 +51,6 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "cdvae_core.evaluation.child"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                bufsize=0,
             )  # fmt: skip
         if not select.select([self._process.stdout], [], [], _START)[0]:
             self.close()
