@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from cdvae_core.crystal import Crystal
 from cdvae_core.errors import DatasetError
 from cdvae_core.evaluation import scoring
 
@@ -29,12 +27,3 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(scoring.OfficialPredictor, "load", load)
     yield
-
-
-def perovskite(
-    a: float, numbers: tuple[int, int, int] = (56, 22, 8), shift: float = 0.0
-) -> Crystal:
-    coords = [[0, 0, 0], [0.5, 0.5, 0.5 + shift], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
-    first, second, anion = numbers
-    atoms = np.array([first, second, anion, anion, anion])
-    return Crystal(atoms, np.array(coords), a * np.eye(3))

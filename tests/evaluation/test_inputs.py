@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ase.io import write
-from conftest import perovskite
+from perovskites import perovskite
 
 from cdvae_core.crystal import Crystal
 from cdvae_core.decode import Decoded, Folder

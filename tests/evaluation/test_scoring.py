@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import perovskite
+from perovskites import perovskite
 
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import ConfigError

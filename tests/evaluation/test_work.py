@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import perovskite
+from perovskites import perovskite
 
 from cdvae_core.evaluation.child import Worker
 from cdvae_core.evaluation.work import CHUNK, Crew, Store, key, run
@@ -74,7 +74,7 @@ RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from conftest import perovskite
+from perovskites import perovskite
 from cdvae_core.evaluation.work import Crew, Store, run
 given = [(perovskite(3.8 + 0.001 * i),) for i in range(64)]
 run("measurement", given, Store(Path(sys.argv[1])), Crew(jobs=1, quiet=True), "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import perovskite
+from perovskites import perovskite
 from typer.testing import CliRunner
 
 from cdvae_core.cli import app
