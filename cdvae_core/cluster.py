@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,20 +10,33 @@ from typing import Any
 from cdvae_core.errors import ConfigError
 
 
-def connect(scheduler: str) -> Any:
+def connect(scheduler: str, patience: float = 10.0) -> Any:
     """A client of a Dask scheduler.
 
+    Args:
+        patience: seconds to wait for it, and for its first worker.
+
     Raises:
-        ConfigError: dask is not installed, or nobody answers there.
+        ConfigError: dask is not installed, nobody answers there, or it has no workers.
     """
     try:
         from dask.distributed import Client
     except ImportError as error:
         raise ConfigError('--scheduler needs dask: pip install "cdvae[cluster]"') from error
+    problem = f"no Dask scheduler answers at {scheduler}"
     try:
-        return Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=patience)
     except (OSError, ValueError, TimeoutError) as error:
-        raise ConfigError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+        problem = f"{problem}: {error}"
+    else:
+        try:
+            client.wait_for_workers(1, timeout=patience)
+            return client
+        except TimeoutError:
+            client.close()
+            problem = f"the Dask scheduler at {scheduler} has no workers"
+    gc.collect()  # a client half made blocks the start of the next one if it is collected meanwhile
+    raise ConfigError(problem)
 
 
 @contextmanager
