@@ -72,6 +72,10 @@ class Placeholder:
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.arguments, self.named = arguments, named
 
+    def __call__(self, *arguments: Any, **named: Any) -> Placeholder:
+        """What an inert object makes is inert, too: PyG builds its batches by such a call."""
+        return Placeholder(*arguments, **named)
+
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
