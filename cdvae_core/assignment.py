@@ -17,7 +17,7 @@ from cdvae_core.crystal import CrystalBatch
 
 @torch.no_grad()
 def assign_types(
-    logits: Float[Tensor, "atoms elements"], crystals: CrystalBatch
+    logits: Float[Tensor, "atoms elements"], crystals: CrystalBatch, most_atoms: int
 ) -> Int[Tensor, " atoms"]:
     """Atomic numbers with the counts that each crystal has already, placed by the logits.
 
@@ -27,24 +27,24 @@ def assign_types(
     Args:
         logits: of the elements 1 ... 100, for each atom.
         crystals: whose `atomic_numbers` are the types to be given, in any order.
+        most_atoms: of the largest crystal.
     """
     sizes, numbers = crystals.num_atoms, crystals.atomic_numbers
-    most = int(sizes.max())
     first = (sizes.cumsum(0) - sizes)[:, None]
-    place = torch.arange(most, device=sizes.device)
+    place = torch.arange(most_atoms, device=sizes.device)
     there = place < sizes[:, None]
-    atom = torch.where(there, first + place, first)  # [crystals, most]
+    atom = torch.where(there, first + place, first)  # [crystals, most_atoms]
     log_p = logits.float().log_softmax(-1)
-    column = (numbers[atom] - 1)[:, None].expand(-1, most, -1)
+    column = (numbers[atom] - 1)[:, None].expand(-1, most_atoms, -1)
     gain = log_p[atom].gather(2, column)  # of giving the type of place j to the atom at place i
     gain = gain.masked_fill(~(there[:, :, None] & there[:, None]), -math.inf)
     crystal = torch.arange(len(sizes), device=sizes.device)
     given = numbers.clone()
-    for step in range(most):
+    for step in range(most_atoms):
         best = gain.flatten(1).argmax(-1)
-        i, j = best // most, best % most
-        open_ = step < sizes
-        given[atom[crystal, i][open_]] = numbers[atom[crystal, j][open_]]
+        i, j = best // most_atoms, best % most_atoms
+        chosen, kind = atom[crystal, i], numbers[atom[crystal, j]]
+        given[chosen] = torch.where(step < sizes, kind, given[chosen])  # a full crystal stays
         gain[crystal, i] = -math.inf
         gain[crystal, :, j] = -math.inf
     return given

@@ -32,6 +32,8 @@ class Recipe:
         teacher_forcing_epochs: epochs in which noise is added in the true lattice; null for all.
         validate_every: epochs between validations.
         precision: "32-true", "bf16-mixed" or another of Lightning's.
+        compile: torch.compile the decoder; takes a minute at the start, pays where all crystals
+            have equally many atoms and for bf16 (benchmarks/README.md).
         matmul: "highest", or "high" for TF32 on a GPU.
         max_skipped: steps with a non-finite gradient that are skipped before it is an error.
         seed: of the weights, the order of crystals and the noise.
@@ -49,6 +51,7 @@ class Recipe:
     teacher_forcing_epochs: int | None = None
     validate_every: int = 5
     precision: str = "32-true"
+    compile: bool = False
     matmul: str = "highest"
     max_skipped: int = 50
     seed: int = 0

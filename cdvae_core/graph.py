@@ -60,11 +60,13 @@ class PeriodicImages:
         cell: the reduced basis that images are counted in.
         shift: `[crystals, images, 3]`, whole cells; padded by images out of reach.
         reachable: `[crystals, images]`, false for the padding.
+        most_atoms: of the largest crystal; known here so that no step has to ask a GPU for it.
     """
 
     cell: ReducedCell
     shift: Float[Tensor, "crystals images 3"]
     reachable: Bool[Tensor, "crystals images"]
+    most_atoms: int
 
 
 @exact
@@ -96,7 +98,7 @@ def periodic_images(
     near &= (grid @ matrix).norm(dim=-1) <= (reach + lengths.sum(-1) / 2)[:, None]
     count = int(near.sum(-1).max())
     order = near.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :count]
-    return PeriodicImages(cell, grid[order], near.gather(1, order))
+    return PeriodicImages(cell, grid[order], near.gather(1, order), int(num_atoms.max()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +146,7 @@ def knn_graph(
     """
     if images is None:
         images = periodic_images(crystals.lattice, crystals.num_atoms, k, cutoff)
-    candidate, present = _same_crystal(crystals)
+    candidate, present = _same_crystal(crystals, images.most_atoms)
     of_atom = crystals.crystal_of_atom
     matrix = images.cell.matrix
     frac = torch.einsum("ai,aij->aj", crystals.frac_coords, images.cell.from_frac[of_atom])
@@ -180,11 +182,11 @@ def _vectors(crystals: CrystalBatch, cell: ReducedCell, source: Tensor, shift: T
     return torch.einsum("aki,aij->akj", frac[source] - frac[:, None] + shift.double(), matrix)
 
 
-def _same_crystal(crystals: CrystalBatch) -> tuple[Tensor, Tensor]:
+def _same_crystal(crystals: CrystalBatch, most_atoms: int) -> tuple[Tensor, Tensor]:
     """All atoms of an atom's crystal: `[atoms, most atoms]` indices, and which of them exist."""
     first = crystals.num_atoms.cumsum(0) - crystals.num_atoms
     size = crystals.num_atoms[crystals.crystal_of_atom][:, None]
-    place = torch.arange(int(crystals.num_atoms.max()), device=size.device)[None]
+    place = torch.arange(most_atoms, device=size.device)[None]
     present = place < size
     start = first[crystals.crystal_of_atom][:, None]
     return torch.where(present, start + place, start), present

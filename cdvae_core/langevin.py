@@ -40,6 +40,7 @@ class Schedule:
         steps_per_level: Langevin steps at each level.
         epsilon: step size at the last level, Å2.
         denoising_steps: steps at the last level that add no noise, after all others.
+        temperature: of the noise; 1 is Langevin's, 0 leaves it out.
         keep_counts: give each atom the likeliest type under the composition that z predicts, rather
             than the likeliest of all (Algorithm 1).
     """
@@ -49,6 +50,7 @@ class Schedule:
     epsilon: float
     denoising_steps: int = 0
     keep_counts: bool = False
+    temperature: float = 1.0
 
     @property
     def total(self) -> int:
@@ -228,12 +230,12 @@ def _steps(
             move = score.vectors * (alpha / sigma)
             if noisy:
                 noise = torch.randn(move.shape, generator=generator, device=z.device, dtype=z.dtype)
-                move = move + noise * (2 * alpha) ** 0.5
+                move = move + noise * (2 * alpha * schedule.temperature) ** 0.5
             frac = wrap(crystals.frac_coords + torch.einsum("ai,aij->aj", move, to_frac))
             if atomic_numbers is not None:
                 types = atomic_numbers
             elif schedule.keep_counts:
-                types = assign_types(score.types, crystals)
+                types = assign_types(score.types, crystals, images.most_atoms)
             else:
                 types = score.types.argmax(-1) + 1
             crystals = crystals.replace(frac_coords=frac, atomic_numbers=types)

@@ -28,6 +28,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from cdvae_core.allocator import keep_freed_memory
 from cdvae_core.checkpoint import load as load_model
 from cdvae_core.config import to_dict
 from cdvae_core.crystal import CrystalBatch
@@ -356,6 +357,15 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
     return model
 
 
+def compile_decoder(model: CDVAE) -> None:
+    """Let torch.compile fuse the decoder's elementwise steps, for each new shape of a batch.
+
+    Where it cannot (no C++ compiler, more shapes than it keeps), the decoder runs as it is written.
+    """
+    torch._dynamo.config.suppress_errors = True
+    model.decoder.compile(dynamic=False)
+
+
 def _check_state(state: Path, model: CDVAE) -> None:
     """A state that can be gone on from.
 
@@ -421,11 +431,14 @@ def train(
     if not resume and state.is_file():
         raise ConfigError(f"{run} holds a run already: add --resume, or choose another --run")
     torch.set_float32_matmul_precision(recipe.matmul)
+    keep_freed_memory()
     train_split = open_split(experiment.dataset, "train")
     val_split = open_split(experiment.dataset, "val")
     model = build(experiment, train_split, init)
     module = Training(model, experiment, train_split, val_split)
     module.initialised_from = str(init) if init else None
+    if recipe.compile:
+        compile_decoder(model)
     if resume:
         _check_state(state, model)
     provenance = {

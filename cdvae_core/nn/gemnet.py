@@ -10,6 +10,8 @@ are `[atoms, K, K]`, and no operation scatters. What differs from the published 
   the reverse edge's envelope, where GemNet assumes that every edge has a reverse;
 * a linear map of a concatenation [h_a, h_c, m] is computed as three products, two of them per
   atom; the bilinear layer's radial and angular weights are contracted once for all blocks;
+* constant factors between linear maps (gains of activations, 1 / sqrt 2 of sums, scale factors) are
+  multiplied into the maps' weights;
 * the branch of the output blocks that predicts energies is left out: nothing used it.
 """
 
@@ -24,7 +26,17 @@ from torch import Tensor, nn
 from cdvae_core.config import DecoderConfig
 from cdvae_core.crystal import MAX_ATOMIC_NUMBER
 from cdvae_core.graph import KnnGraph
-from cdvae_core.nn.layers import HALF, GaussianBasis, Residual, Scale, activate, legendre, linear
+from cdvae_core.nn.layers import (
+    GAIN,
+    HALF,
+    GaussianBasis,
+    Linear,
+    Residual,
+    Residuals,
+    Scale,
+    activate,
+    legendre,
+)
 from cdvae_core.nn.quadruplet import QuadrupletInteraction
 
 
@@ -50,7 +62,7 @@ class EdgeBasisLayer(nn.Module):
         super().__init__()
         self.degrees, self.size = config.num_spherical, config.basis_emb
         self.gaussians = GaussianBasis(config.num_radial, config.cutoff, config.radial_width)
-        self.project = linear(config.num_radial, self.size * (3 + self.degrees))
+        self.project = Linear(config.num_radial, self.size * (3 + self.degrees))
 
     def forward(self, graph: KnnGraph) -> tuple[Tensor, EdgeBasis]:
         """The radial basis `[atoms, K, num_radial]` and its projections."""
@@ -67,21 +79,24 @@ class EdgeBasisLayer(nn.Module):
 
 
 class EdgeEmbedding(nn.Module):
-    """activate(W [h_a, h_c, m]) for every edge c -> a, the atoms' share computed per atom."""
+    """silu(W [h_a, h_c, m]) for every edge c -> a, the atoms' share computed per atom."""
 
     def __init__(self, atom_width: int, edge_width: int, out_width: int) -> None:
         super().__init__()
-        whole = linear(2 * atom_width + edge_width, out_width).weight.detach()
-        self.of_target = linear(atom_width, out_width)
-        self.of_source = linear(atom_width, out_width)
-        self.of_edge = linear(edge_width, out_width)
+        whole = Linear(2 * atom_width + edge_width, out_width).weight.detach()
+        self.of_target = Linear(atom_width, out_width)
+        self.of_source = Linear(atom_width, out_width)
+        self.of_edge = Linear(edge_width, out_width)
         parts = whole.split([atom_width, atom_width, edge_width], dim=1)
         for layer, part in zip((self.of_target, self.of_source, self.of_edge), parts, strict=True):
             layer.weight.data.copy_(part)
 
-    def forward(self, h: Tensor, m: Tensor, neighbour: Int[Tensor, "atoms K"]) -> Tensor:
+    def forward(
+        self, h: Tensor, m: Tensor, neighbour: Int[Tensor, "atoms K"], factor: float = 1.0
+    ) -> Tensor:
+        """Without the gain; of `factor * m`."""
         source = self.of_source(h)[neighbour]
-        return activate(self.of_edge(m) + source + self.of_target(h)[:, None])
+        return activate(self.of_edge(m, factor) + source + self.of_target(h)[:, None])
 
 
 class TripletInteraction(nn.Module):
@@ -90,23 +105,24 @@ class TripletInteraction(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width, inner = config.hidden, config.triplet_emb
-        self.of_message = linear(width, width)
-        self.of_radius = linear(config.basis_emb, width)
-        self.down = linear(width, inner)
-        self.bilinear = linear(config.basis_emb * inner, inner)
-        self.up_same = linear(inner, width)
-        self.up_reverse = linear(inner, width)
+        self.of_message = Linear(width, width)
+        self.of_radius = Linear(config.basis_emb, width)
+        self.down = Linear(width, inner)
+        self.bilinear = Linear(config.basis_emb * inner, inner)
+        self.up_same = Linear(inner, width)
+        self.up_reverse = Linear(inner, width)
         self.scale_radius, self.scale_sum = Scale(), Scale()
 
     def forward(self, m: Tensor, basis: EdgeBasis, graph: KnnGraph) -> Tensor:
+        """Still to be multiplied by `GAIN * HALF`."""
         atoms, k, _ = m.shape
         x = activate(self.of_message(m))
-        x = self.scale_radius(x * self.of_radius(basis.triplet))
-        x = activate(self.down(x))
+        x = x * self.of_radius(basis.triplet, self.scale_radius.factor * GAIN)
+        x = activate(self.down(self.scale_radius.folded(x)))
         mixed = torch.bmm(basis.angular.to(x.dtype), x).view(atoms, k, -1)
-        mixed = self.scale_sum(self.bilinear(mixed))
+        mixed = self.scale_sum.folded(self.bilinear(mixed, self.scale_sum.factor * GAIN))
         other_end = self.across(mixed, graph)
-        return (activate(self.up_same(mixed)) + activate(self.up_reverse(other_end))) * HALF
+        return activate(self.up_same(mixed)) + activate(self.up_reverse(other_end))
 
     @staticmethod
     def across(mixed: Tensor, graph: KnnGraph) -> Tensor:
@@ -120,14 +136,16 @@ class AtomUpdate(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.of_radius = linear(config.basis_emb, config.hidden)
+        self.of_radius = Linear(config.basis_emb, config.hidden)
         self.scale = Scale()
-        self.dense = linear(config.hidden, config.hidden)
-        self.residuals = nn.Sequential(*(Residual(config.hidden) for _ in range(3)))
+        self.dense = Linear(config.hidden, config.hidden)
+        self.residuals = Residuals(config.hidden, 3)
 
-    def forward(self, m: Tensor, radial: Tensor) -> Tensor:
-        x = self.scale((m * self.of_radius(radial)).sum(1))
-        return self.residuals(activate(self.dense(x)))
+    def forward(self, m: Tensor, radial: Tensor, factor: float) -> Tensor:
+        """Of `factor * m`."""
+        x = self.scale((m * self.of_radius(radial, factor)).sum(1))
+        x, factor = self.residuals(activate(self.dense(x)), GAIN)
+        return x * factor
 
 
 class InteractionBlock(nn.Module):
@@ -136,11 +154,11 @@ class InteractionBlock(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width = config.hidden
-        self.skip = linear(width, width)
+        self.skip = Linear(width, width)
         self.triplets = TripletInteraction(config)
         self.quadruplets = QuadrupletInteraction(config) if config.quadruplets else None
         self.before_skip = Residual(width)
-        self.after_skip = nn.Sequential(Residual(width), Residual(width))
+        self.after_skip = Residuals(width, 2)
         self.atom_update = AtomUpdate(config)
         self.edge_embedding = EdgeEmbedding(width, width, width)
         self.edge_residual = Residual(width)
@@ -149,13 +167,17 @@ class InteractionBlock(nn.Module):
     def forward(
         self, h: Tensor, m: Tensor, basis: EdgeBasis, graph: KnnGraph
     ) -> tuple[Tensor, Tensor]:
-        x = (activate(self.skip(m)) + self.triplets(m, basis, graph)) * HALF
+        x = torch.add(activate(self.skip(m)), self.triplets(m, basis, graph), alpha=HALF)
+        factor = GAIN * HALF
         if self.quadruplets is not None:
-            x = (x + self.quadruplets(m, basis.triplet, graph)) * HALF
-        m = self.after_skip((m + self.before_skip(x)) * HALF)
-        h = self.scale_atoms(h + self.atom_update(m, basis.atom))
-        x = self.edge_residual(self.edge_embedding(h, m, graph.neighbour))
-        return h, self.scale_edges(m + x)
+            x = torch.add(x, self.quadruplets(m, basis.triplet, graph), alpha=GAIN / factor)
+            factor *= HALF
+        x, factor = self.before_skip(x, factor)
+        m, factor = self.after_skip(torch.add(m, x, alpha=factor), HALF)
+        h = self.scale_atoms(h + self.atom_update(m, basis.atom, factor))
+        x = self.edge_embedding(h, m, graph.neighbour, factor)
+        x, factor_x = self.edge_residual(x, GAIN)
+        return h, self.scale_edges(torch.add(m, x, alpha=factor_x / factor), factor)
 
 
 class OutputBlock(nn.Module):
@@ -164,15 +186,16 @@ class OutputBlock(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width = config.hidden
-        self.of_radius = linear(config.basis_emb, width)
+        self.of_radius = Linear(config.basis_emb, width)
         self.scale = Scale()
-        self.dense = linear(width, width)
-        self.residuals = nn.Sequential(*(Residual(width) for _ in range(3)))
-        self.force = linear(width, 1)
+        self.dense = Linear(width, width)
+        self.residuals = Residuals(width, 3)
+        self.force = Linear(width, 1)
 
     def forward(self, m: Tensor, radial: Tensor) -> Tensor:
-        x = self.scale(m * self.of_radius(radial))
-        return self.force(self.residuals(activate(self.dense(x))))[..., 0]
+        x = self.scale.folded(m * self.of_radius(radial, self.scale.factor))
+        x, factor = self.residuals(activate(self.dense(x)), GAIN)
+        return self.force(x, factor)[..., 0]
 
 
 class GemNet(nn.Module):
@@ -211,7 +234,7 @@ class GemNet(nn.Module):
         """
         radial, basis = self.basis(graph)
         h = self.of_element(self.element(atomic_numbers - 1)) + latent
-        m = self.edge_embedding(h, radial, graph.neighbour)
+        m = self.edge_embedding(h, radial, graph.neighbour) * GAIN
         push = self.outputs[0](m, basis.force)
         for block, output in zip(self.blocks, self.outputs[1:], strict=True):
             h, m = block(h, m, basis, graph)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cdvae_core.config import DecoderConfig
 from cdvae_core.graph import KnnGraph
-from cdvae_core.nn.layers import Scale, activate, legendre, linear
+from cdvae_core.nn.layers import GAIN, Linear, Scale, activate, legendre
 
 _DEGREES = 3  # l = 0, 1, 2 of the d - b direction
 _HARMONICS = _DEGREES**2
@@ -39,29 +39,32 @@ class QuadrupletInteraction(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width, inner = config.hidden, config.triplet_emb // 2
-        self.of_message = linear(width, width)
-        self.of_far_radius = linear(config.basis_emb, width)
-        self.down = linear(width, inner)
-        self.of_near_radius = linear(config.basis_emb, inner)
-        self.mix = linear(_DEGREES * config.num_spherical * inner, inner)
-        self.up = linear(inner, width)
+        self.of_message = Linear(width, width)
+        self.of_far_radius = Linear(config.basis_emb, width)
+        self.down = Linear(width, inner)
+        self.of_near_radius = Linear(config.basis_emb, inner)
+        self.mix = Linear(_DEGREES * config.num_spherical * inner, inner)
+        self.up = Linear(inner, width)
         self.scale_far, self.scale_near, self.scale_sum = Scale(), Scale(), Scale()
         self.degrees = config.num_spherical
 
     def forward(self, m: Tensor, radial: Tensor, graph: KnnGraph) -> Tensor:
-        """Args: m `[atoms, K, hidden]`; radial, the triplet basis `[atoms, K, basis]`."""
+        """Still to be multiplied by `GAIN`.
+
+        Args: m `[atoms, K, hidden]`; radial, the triplet basis `[atoms, K, basis]`.
+        """
         atoms, k, _ = m.shape
         x = activate(self.of_message(m))
-        x = self.scale_far(x * self.of_far_radius(radial))
-        x = activate(self.down(x))  # [b, d, inner], zero where d leaves b
+        x = x * self.of_far_radius(radial, self.scale_far.factor * GAIN)
+        x = activate(self.down(self.scale_far.folded(x)))  # [b, d, inner], zero where d leaves b
         y = harmonics(graph.direction).to(x.dtype)
         moment = torch.einsum("bdy,bdf->byf", y, x)
         # of b's moment, the share of the edge a -> b is no quadruplet
         own = x.flatten(0, 1)[graph.reverse] * (graph.reverse_envelope > 0)[..., None]
         back = harmonics(-graph.direction).to(x.dtype)
-        near = self.of_near_radius(radial)  # zero where b leaves a
+        near = self.of_near_radius(radial, self.scale_near.factor * GAIN)  # zero where b leaves a
         seen = moment[graph.neighbour] - back[..., None] * own[:, :, None]
-        seen = self.scale_near(seen * near[:, :, None])  # [a, b, y, inner]
+        seen = self.scale_near.folded(seen * near[:, :, None])  # [a, b, y, inner]
         cosine = graph.direction @ graph.direction.transpose(1, 2)
         other = 1 - torch.eye(k, device=cosine.device, dtype=cosine.dtype)
         angle = legendre(cosine, self.degrees, dim=2) * other[:, None]
@@ -71,4 +74,5 @@ class QuadrupletInteraction(nn.Module):
         turned = swept * y[:, :, None, :, None]
         by_degree = [part.sum(3) for part in turned.split([1, 3, 5], dim=3)]
         mixed = torch.stack(by_degree, 3).flatten(2)
-        return activate(self.up(self.scale_sum(self.mix(mixed))))
+        mixed = self.scale_sum.folded(self.mix(mixed, self.scale_sum.factor))
+        return activate(self.up(mixed))

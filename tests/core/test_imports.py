@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cdvae_core"
 # Each layer may import what stands before it, and modules of its own layer.
 LAYERS = (
-    {"errors", "config", "files", "cluster"},
+    {"errors", "config", "files", "cluster", "allocator"},
     {"lattice"},
     {"crystal"},
     {"scalers", "graph"},
