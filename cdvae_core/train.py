@@ -12,7 +12,7 @@ import math
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,13 +26,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader
 
 from cdvae_core.allocator import keep_freed_memory
 from cdvae_core.checkpoint import load as load_model
 from cdvae_core.config import to_dict
 from cdvae_core.crystal import CrystalBatch
 from cdvae_core.data.cache import CachedSplit, LabelledBatch, open_split
+from cdvae_core.data.loader import ShardedOrder, loader
 from cdvae_core.errors import ConfigError, TrainingError
 from cdvae_core.experiment import Experiment
 from cdvae_core.graph import knn_graph
@@ -48,34 +49,6 @@ _STATE = "last.ckpt"
 _SECONDS_BETWEEN_STATES = 300
 _VALIDATION_SEED = 20211
 _SCALE_CRYSTALS = 64
-
-
-class Batches(Dataset):
-    """A split that hands out whole batches, assembled in one go."""
-
-    def __init__(self, split: CachedSplit, prop: str | None) -> None:
-        self.split, self.prop = split, prop
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitems__(self, indices: list[int]) -> LabelledBatch:
-        return self.split.batch(indices, self.prop)
-
-
-class ResumableSampler(DistributedSampler):
-    """A fresh order each epoch; `skip` leaves out what an interrupted epoch has seen already."""
-
-    skip = 0
-
-    def __iter__(self) -> Iterator[int]:
-        order = list(super().__iter__())[self.skip :]
-        self.skip = 0
-        return iter(order)
-
-
-def _same(batch: LabelledBatch) -> LabelledBatch:
-    return batch
 
 
 class Training(L.LightningModule):
@@ -100,24 +73,19 @@ class Training(L.LightningModule):
         self._resume_skip = 0
 
     def train_dataloader(self) -> DataLoader:
-        data = Batches(self.splits["train"], self.model.config.prop)
+        split, recipe = self.splits["train"], self.recipe
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        if len(data) // world < self.recipe.batch_size:
+        order = ShardedOrder(len(split), recipe.batch_size, recipe.seed, world, rank)
+        if not len(order):
             raise ConfigError(
-                f"recipe.batch_size {self.recipe.batch_size} exceeds the {len(data)} crystals of "
-                f"the training split on {world} process(es)"
+                f"recipe.batch_size {recipe.batch_size} exceeds the {len(split)} crystals of the "
+                f"training split on {world} process(es)"
             )
-        sampler = ResumableSampler(data, world, rank, seed=self.recipe.seed, drop_last=True)
-        sampler.skip = self._resume_skip * self.recipe.micro_batch
-        per_step = self.recipe.batch_size
-        whole_steps = len(sampler) // per_step * per_step
-        sampler.num_samples = whole_steps  # the rest of an epoch is no whole step
-        sampler.total_size = whole_steps * world
-        return DataLoader(data, self.recipe.micro_batch, sampler=sampler, collate_fn=_same)
+        order.skip = self._resume_skip * recipe.micro_batch
+        return loader(split, self.model.config.prop, recipe.micro_batch, order)
 
     def val_dataloader(self) -> DataLoader:
-        data = Batches(self.splits["val"], self.model.config.prop)
-        return DataLoader(data, self.recipe.micro_batch, collate_fn=_same)
+        return loader(self.splits["val"], self.model.config.prop, self.recipe.micro_batch)
 
     def transfer_batch_to_device(
         self, batch: LabelledBatch, device: torch.device, dataloader_idx: int
@@ -341,7 +309,7 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
         )
     known = train.properties[config.prop] if config.prop else np.full(len(train), np.nan)
     arrays = (train.arrays["lattice"], train.num_atoms, known)
-    scalers = Scalers.fit(*(torch.as_tensor(values) for values in arrays))
+    scalers = Scalers.fit(*(torch.tensor(values) for values in arrays))
     if init is not None:
         model = load_model(init)
         other_head = (model.config.prop is None) != (config.prop is None)

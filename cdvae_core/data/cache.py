@@ -1,10 +1,11 @@
-"""The preprocessed cache in memory: splits, and the batches that training reads from them.
+"""The preprocessed cache: splits, and the batches that training reads from them.
 
 Nothing here needs pymatgen. The files are described in `cdvae_core.data.format`.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,8 +22,8 @@ from cdvae_core.data.format import (
     Skipped,
     SplitInfo,
     concatenate,
+    map_split,
     pack,
-    read_arrays,
     split_path,
 )
 from cdvae_core.data.registry import SPLITS, cache_root, dataset_spec, embedded_folder
@@ -69,17 +70,19 @@ class LabelledBatch:
 
 @dataclass(frozen=True, eq=False)
 class CachedSplit:
-    """A preprocessed split in memory.
+    """A preprocessed split.
 
     Attributes:
         info: names, notes, skipped structures and fingerprint.
         arrays: the file's arrays, see `cdvae_core.data.format`.
         properties: one `[crystals]` array for each property, NaN where unknown.
+        content: the map of the file that the arrays lie in; None if they are in memory.
     """
 
     info: SplitInfo
     arrays: Mapping[str, np.ndarray]
     properties: Mapping[str, np.ndarray] = field(default_factory=dict)
+    content: mmap.mmap | None = None
 
     def __len__(self) -> int:
         return len(self.num_atoms)
@@ -156,6 +159,11 @@ class CachedSplit:
         prop = torch.from_numpy(prop.astype(np.float32))
         return LabelledBatch(crystals, graph, prop, torch.from_numpy(index))
 
+    def release(self) -> None:
+        """Give back the memory of what was read from the file; it is read again when needed."""
+        if self.content is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.content.madvise(mmap.MADV_DONTNEED)
+
     def _check(self, index: np.ndarray, property_name: str | None) -> None:
         name = f"{self.info.dataset} {self.info.split}"
         if property_name is not None and property_name not in self.properties:
@@ -182,18 +190,18 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def read_split(path: Path) -> CachedSplit:
-    """Read a split and check it against its fingerprint.
+    """Open a split once it has been checked against its fingerprint.
 
     Raises:
         DatasetError: not a file of this format, truncated or changed.
     """
-    info, arrays = read_arrays(path)
+    info, arrays, content = map_split(path)
     properties = {
         name.removeprefix(PROPERTY): value
         for name, value in arrays.items()
         if name.startswith(PROPERTY)
     }
-    return CachedSplit(info, arrays, properties)
+    return CachedSplit(info, arrays, properties, content)
 
 
 def find_split(dataset: str, split: str, root: Path | None = None) -> Path | None:

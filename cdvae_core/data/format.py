@@ -1,9 +1,13 @@
-"""The file of a preprocessed split: safetensors, read without pymatgen.
+"""The file of a preprocessed split: safetensors, mapped into memory, read without pymatgen.
 
 A file holds Niggli cells, atoms and CrystalNN edges of all crystals of a split, laid end to end,
 with a count per crystal. Its metadata hold the dataset's name, the notes about what is missing, the
 structures that were skipped, and the fingerprint: the SHA-256 over names, notes, ids and arrays.
 The fingerprint is computed again when a file is opened, so a damaged file is found out.
+
+No split has to fit in memory. It is joined from the files of its parts and written piece by piece
+(which the safetensors library cannot do, so the header is written here), and what is read of it are
+the pages that a batch needs.
 
 Edges count atoms within their crystal and are sorted by target; see `MultiGraph` for their meaning.
 """
@@ -12,17 +16,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import DatasetError
-from cdvae_core.files import write_atomically
+from cdvae_core.files import atomic_file
 
 FORMAT = "cdvae-split-1"
 PROPERTY = "property."
@@ -38,6 +43,22 @@ _ARRAYS = {
     "target": np.int16,
     "image": np.int8,
 }
+_CODES = {"|u1": "U8", "|i1": "I8", "<i2": "I16", "<i4": "I32", "<f8": "F64"}
+_KINDS = {code: np.dtype(kind) for kind, code in _CODES.items()}
+_PIECE = 2**24  # bytes that are read at once
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An array in a file: its type, its shape, and where its bytes are."""
+
+    kind: np.dtype
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.kind.itemsize * math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -119,16 +140,76 @@ def concatenate(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarr
 
 def fingerprint(arrays: Mapping[str, np.ndarray], info: SplitInfo) -> str:
     """The SHA-256 of a split's names, notes, ids and arrays, hexadecimal."""
+    return _digest(_places(arrays), lambda name: [_bytes(arrays[name])], info)
+
+
+def _places(arrays: Mapping[str, np.ndarray]) -> dict[str, _Place]:
+    return {name: _Place(value.dtype, value.shape) for name, value in arrays.items()}
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _digest(
+    places: Mapping[str, _Place],
+    pieces: Callable[[str], Iterable[bytes | memoryview]],
+    info: SplitInfo,
+) -> str:
     digest = hashlib.sha256(json.dumps([info.dataset, info.split, list(info.notes)]).encode())
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
-        digest.update(value.data)
+    for name in sorted(places):
+        digest.update(f"{name} {places[name].kind.str} {places[name].shape}".encode())
+        for piece in pieces(name):
+            digest.update(piece)
     return digest.hexdigest()
 
 
 def write_split(path: Path, arrays: Mapping[str, np.ndarray], info: SplitInfo) -> SplitInfo:
     """Write a split atomically; the returned info has the fingerprint."""
+    return _write(path, _places(arrays), lambda name: [_bytes(arrays[name])], info)
+
+
+def join_splits(parts: Sequence[Path], path: Path, info: SplitInfo) -> SplitInfo:
+    """Write the split that all parts, one after the other, are; the info has the fingerprint.
+
+    The parts are read piece by piece, so that neither they nor the split need fit in memory.
+
+    Raises:
+        DatasetError: a part is damaged.
+    """
+    found = [_read_header(part) for part in parts]
+    places = {}
+    for name, first in found[0].items():
+        count = sum(part[name].shape[0] for part in found)
+        places[name] = replace(first, shape=(count, *first.shape[1:]))
+
+    def pieces(name: str) -> Iterator[bytes]:
+        for part, header in zip(parts, found, strict=True):
+            yield from _read_pieces(part, header[name])
+
+    return _write(path, places, pieces, info)
+
+
+def _write(
+    path: Path,
+    places: Mapping[str, _Place],
+    pieces: Callable[[str], Iterable[bytes | memoryview]],
+    info: SplitInfo,
+) -> SplitInfo:
+    info = replace(info, fingerprint=_digest(places, pieces, info))
+    order = sorted(
+        places, key=lambda name: (-places[name].kind.itemsize, places[name].kind.kind, name)
+    )
+    with atomic_file(path) as file:
+        file.write(_header(places, order, info))
+        for name in order:
+            for piece in pieces(name):
+                file.write(piece)
+    return info
+
+
+def _header(places: Mapping[str, _Place], order: Sequence[str], info: SplitInfo) -> bytes:
+    """The wide types come first, so that all arrays are aligned."""
     metadata = {
         "format": FORMAT,
         "dataset": info.dataset,
@@ -136,23 +217,53 @@ def write_split(path: Path, arrays: Mapping[str, np.ndarray], info: SplitInfo) -
         "source": info.source,
         "notes": json.dumps(info.notes),
         "skipped": json.dumps([[s.id, s.reason] for s in info.skipped]),
-        "fingerprint": fingerprint(arrays, info),
+        "fingerprint": info.fingerprint,
     }
-    content = save({name: np.ascontiguousarray(v) for name, v in arrays.items()}, metadata)
-    write_atomically(path, _in_order(content))
-    return SplitInfo(
-        info.dataset, info.split, info.source, info.notes, info.skipped, metadata["fingerprint"]
-    )
-
-
-def _in_order(content: bytes) -> bytes:
-    """The file with its metadata sorted: the library writes them in another order each time."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    start = 0
+    for name in order:
+        place = places[name]
+        header[name] = {
+            "dtype": _CODES[place.kind.str],
+            "shape": place.shape,
+            "data_offsets": [start, start + place.size],
+        }
+        start += place.size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[start:]
+    return len(text).to_bytes(8, "little") + text
+
+
+def _read_header(path: Path) -> dict[str, _Place]:
+    """Where the arrays are; the library has checked that the file is whole."""
+    read_info(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    del header["__metadata__"]
+    return {
+        name: _Place(_KINDS[a["dtype"]], tuple(a["shape"]), 8 + length + a["data_offsets"][0])
+        for name, a in header.items()
+    }
+
+
+def count_crystals(path: Path) -> int:
+    """How many a split has, from its header.
+
+    Raises:
+        DatasetError: not a file of this format.
+    """
+    return _read_header(path)["num_atoms"].shape[0]
+
+
+def _read_pieces(path: Path, place: _Place) -> Iterator[bytes]:
+    left = place.size
+    with path.open("rb") as file:
+        file.seek(place.start)
+        while left:
+            piece = file.read(min(left, _PIECE))
+            left -= len(piece)
+            yield piece
 
 
 def read_info(path: Path) -> SplitInfo:
@@ -179,21 +290,32 @@ def read_info(path: Path) -> SplitInfo:
     )
 
 
-def read_arrays(path: Path) -> tuple[SplitInfo, dict[str, np.ndarray]]:
-    """The metadata and all arrays, checked against the fingerprint.
+def check_split(path: Path) -> SplitInfo:
+    """The metadata, once the arrays have been found to agree with the fingerprint.
 
     Raises:
         DatasetError: not a file of this format, truncated or changed.
     """
-    info = read_info(path)
-    try:
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
-    if fingerprint(arrays, info) != info.fingerprint:
+    info, places = read_info(path), _read_header(path)
+    if _digest(places, lambda name: _read_pieces(path, places[name]), info) != info.fingerprint:
         raise _damaged(path, "its content does not agree with its fingerprint")
-    return info, arrays
+    return info
+
+
+def map_split(path: Path) -> tuple[SplitInfo, dict[str, np.ndarray], mmap.mmap]:
+    """The metadata, all arrays (read-only, mapped), and the map that they lie in.
+
+    Raises:
+        DatasetError: not a file of this format, truncated or changed.
+    """
+    info, places = check_split(path), _read_header(path)
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    arrays = {
+        name: np.frombuffer(content, at.kind, math.prod(at.shape), at.start).reshape(at.shape)
+        for name, at in places.items()
+    }
+    return info, arrays, content
 
 
 def _damaged(path: Path, why: str) -> DatasetError:

@@ -22,15 +22,16 @@ from pymatgen.analysis.local_env import CrystalNN
 from tqdm import tqdm
 
 from cdvae_core.crystal import Crystal
-from cdvae_core.data.cache import read_split
 from cdvae_core.data.custom import Entry, source_digest
 from cdvae_core.data.format import (
     Skipped,
     SplitInfo,
+    check_split,
     concatenate,
+    count_crystals,
     empty_arrays,
+    join_splits,
     pack,
-    read_arrays,
     read_info,
     split_path,
     write_split,
@@ -172,7 +173,7 @@ def _is_current(path: Path, source: str) -> bool:
     if not path.exists():
         return False
     try:
-        return read_arrays(path)[0].source == source
+        return check_split(path).source == source
     except DatasetError as error:
         logger.warning("%s", error)
         return False
@@ -213,15 +214,14 @@ def _start_worker() -> None:
 
 def _merge(shards: Sequence[Path], path: Path, info: SplitInfo, parts: Path) -> SplitInfo:
     """Join the shards in order into the file of the split, then delete them."""
-    pieces = [read_split(shard) for shard in shards]
-    skipped = tuple(s for piece in pieces for s in piece.info.skipped)
-    if not any(len(piece) for piece in pieces):
+    skipped = tuple(s for shard in shards for s in read_info(shard).skipped)
+    if not any(count_crystals(shard) for shard in shards):
         why = f": {skipped[0].id}: {skipped[0].reason}" if skipped else ""
         shutil.rmtree(parts, ignore_errors=True)
         raise DatasetError(
             f"none of the {len(skipped)} crystals of {info.dataset} {info.split} is usable{why}"
         )
     whole = SplitInfo(info.dataset, info.split, info.source, info.notes, skipped)
-    written = write_split(path, concatenate([piece.arrays for piece in pieces]), whole)
+    written = join_splits(shards, path, whole)
     shutil.rmtree(parts)
     return written
