@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: app test test-slow lint clean
+.PHONY: app test test-slow bench lint clean
 
 app: $(VENV)/.app
 	$(BIN)/streamlit run app/main.py --server.address 127.0.0.1
@@ -14,6 +14,15 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# Hours: it decodes 500 crystals by every schedule. Each line can be run by itself.
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/network.py
+	$(BIN)/python benchmarks/interactive.py
+	$(BIN)/python benchmarks/interactive.py --browser
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/shards.py
+	$(BIN)/python benchmarks/samplers.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

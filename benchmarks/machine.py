@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -37,6 +39,16 @@ def seconds(work: Callable[[], Any], runs: int, device: str = "cpu") -> float:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - begun)
     return median(taken[1:])
+
+
+def cdvae(*words: str, **environment: str) -> None:
+    """Run the command line; where it fails, what it said ends the benchmark."""
+    command = [str(Path(sys.executable).with_name("cdvae")), *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
 def describe() -> dict[str, Any]:

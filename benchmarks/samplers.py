@@ -1,6 +1,7 @@
 """Fewer evaluations against quality: schedules of the sampler on the same crystals and latents.
 
-    python benchmarks/samplers.py checkpoints/perov_5 --dataset perov_5 -n 500
+    python benchmarks/samplers.py                # perov_5, or perov_like where that is not built
+    python benchmarks/samplers.py --dataset mp_like -n 100 --reference 1000
 
 Every schedule decodes the same test crystals from their mu. Printed beside the evaluations per
 crystal: the match rate and RMSE without the validity gate, the share that is valid by the published
@@ -24,7 +25,7 @@ from machine import RESULTS, report
 from matplotlib.figure import Figure
 
 from cdvae_core.crystal import Crystal
-from cdvae_core.data.cache import CachedSplit, open_split
+from cdvae_core.data.cache import CachedSplit, find_split, open_split
 from cdvae_core.langevin import Schedule, final, sample
 from cdvae_core.metrics.composition_rule import published_rule
 from cdvae_core.metrics.reconstruction import match
@@ -33,6 +34,7 @@ from cdvae_core.model import CDVAE
 from cdvae_core.noise import coordinate_sigmas, geometric
 from cdvae_core.structures import to_structure
 
+ROOT = Path(__file__).parents[1]
 BATCH = 128
 DRAWS = 2000  # of the bootstrap
 
@@ -144,28 +146,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint")
-    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--dataset", help="the shipped checkpoint has its name")
     parser.add_argument("-n", type=int, default=500)
     parser.add_argument("--reference", type=int, default=5000)
     arguments = parser.parse_args()
-    model = CDVAE.load(arguments.checkpoint)
-    split = open_split(arguments.dataset, "test")
+    name = arguments.dataset or ("perov_5" if find_split("perov_5", "test") else "perov_like")
+    model, split = CDVAE.load(ROOT / "checkpoints" / name), open_split(name, "test")
     count = min(arguments.n, len(split))
     true = [split.crystal(i) for i in range(count)]
     outcomes: dict[str, Outcome] = {}
     rows: list[dict[str, Any]] = []
-    for name, schedule in schedules(model, arguments.reference).items():
+    for title, schedule in schedules(model, arguments.reference).items():
         begun = time.perf_counter()
         predicted = decode(model, split, count, schedule)
         spent = time.perf_counter() - begun
         judged = Parallel(n_jobs=-1)(map(delayed(judge), predicted, true))
         rmse, valid = (np.array(column) for column in zip(*judged, strict=True))
-        outcomes[name] = Outcome(schedule.total, spent, rmse, valid)
-        rows.append(compare(name, outcomes[name], next(iter(outcomes.values()))))
+        outcomes[title] = Outcome(schedule.total, spent, rmse, valid)
+        rows.append(compare(title, outcomes[title], next(iter(outcomes.values()))))
         print(rows[-1], flush=True)
-    name = Path(arguments.checkpoint).name
-    report(f"samplers-{name}", rows, checkpoint=name, dataset=arguments.dataset, crystals=count)
+    report(f"samplers-{name}", rows, checkpoint=name, crystals=count)
     plot(rows, RESULTS / f"samplers-{name}.svg")
 
 

@@ -17,6 +17,7 @@ from cdvae_core.config import MAX_SEED
 from cdvae_core.data.cache import CachedSplit
 
 TICK = 0.5  # seconds between two looks at a running job
+FIRST = 0.2  # seconds that the page waits for the first frame rather than for the next look
 _JOB = "reconstruction"
 _WATCHED = "reconstruction_watched"  # the job whose end the page has not taken in yet
 _HELP = {
@@ -76,6 +77,7 @@ def _start(
 
 def _live(job: Job, split: CachedSplit, index: int) -> None:
     """Runs by itself while the job does, then brings the whole page up to date once."""
+    job.begun(FIRST)
     running = job.running
     frames: list[Frame] = job.items()
     if not running and st.session_state.get(_WATCHED) is job:

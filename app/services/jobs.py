@@ -33,6 +33,7 @@ class Job:
         self._needs_polls = needs_polls
         self._lock = Lock()
         self._stop = Event()
+        self._begun = Event()
         self._items: list[Any] = []
         self._last_poll = time.monotonic()
         self.status = "running"
@@ -58,6 +59,8 @@ class Job:
             log.exception("background work failed")
             self.error = f"The work ended with an unexpected {type(error).__name__}: {error}"
             self.status = "failed"
+        finally:
+            self._begun.set()
 
     @property
     def running(self) -> bool:
@@ -75,6 +78,7 @@ class Job:
     def append(self, item: Any) -> None:
         with self._lock:
             self._items.append(item)
+        self._begun.set()
 
     def report(self, fraction: float, message: str = "") -> None:
         """How far the work is, 0 to 1, and what it is doing."""
@@ -91,6 +95,10 @@ class Job:
         if self.fraction < 0.02:
             return None
         return (time.monotonic() - self.started) * (1 / self.fraction - 1)
+
+    def begun(self, seconds: float) -> bool:
+        """Wait for the first thing made, or the end; true if there is either."""
+        return self._begun.wait(seconds)
 
     def wait(self, seconds: float) -> bool:
         """Wait a moment; true if the work is over."""

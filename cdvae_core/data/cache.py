@@ -87,6 +87,9 @@ class CachedSplit:
     def __len__(self) -> int:
         return len(self.num_atoms)
 
+    def __deepcopy__(self, memo: object) -> CachedSplit:
+        return self  # nothing in it changes; weight averaging copies the module that holds it
+
     @property
     def num_atoms(self) -> np.ndarray:
         """`[crystals]`."""
