@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
-from app.services import checkpoints, datasets, facts, latent_map
+from app.services import checkpoints, datasets, facts, judging, latent_map
 from app.services.checkpoints import CheckpointInfo
+from app.services.chemistry import formula, pretty
 from app.services.jobs import Job
 from cdvae_core.crystal import Crystal
 from cdvae_core.data.cache import CachedSplit, find_split, open_split
 from cdvae_core.data.registry import dataset_spec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cdvae_core.model import CDVAE
 
 
@@ -45,6 +49,86 @@ def split(dataset: str, name: str) -> CachedSplit:
     return _split(dataset, name, path.stat().st_mtime_ns if path else 0)
 
 
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _titles(dataset: str, name: str, stamp: int) -> list[str]:
+    loaded = split(dataset, name)
+    ends = np.cumsum(loaded.num_atoms)[:-1]
+    numbers = np.split(np.asarray(loaded.arrays["atomic_numbers"]), ends)
+    return [f"{pretty(formula(n))}  {i}" for n, i in zip(numbers, loaded.ids, strict=True)]
+
+
+def titles(dataset: str, name: str) -> list[str]:
+    """Formula and id of each crystal of a split."""
+    path = find_split(dataset, name)
+    return _titles(dataset, name, path.stat().st_mtime_ns if path else 0)
+
+
+@st.cache_resource(max_entries=200, show_spinner=False)
+def _latent(path: Path, stamp: int, dataset: str, name: str, place: int) -> Tensor:
+    from cdvae_core.encode import encode_split
+
+    return encode_split(_model(path, stamp), split(dataset, name), [place])[0]
+
+
+def latent(info: CheckpointInfo, dataset: str, name: str, place: int) -> Tensor:
+    """mu of one crystal."""
+    return _latent(info.path, info.stamp, dataset, name, place)
+
+
+@st.cache_resource(max_entries=20, show_spinner="Encoding")
+def _latents(path: Path, stamp: int, dataset: str, name: str, count: int) -> Tensor:
+    from cdvae_core.encode import encode_split
+
+    return encode_split(_model(path, stamp), split(dataset, name), range(count))
+
+
+def latents(info: CheckpointInfo, dataset: str, name: str, count: int) -> Tensor:
+    """mu of the first crystals of a split."""
+    return _latents(info.path, info.stamp, dataset, name, count)
+
+
+@st.cache_data(max_entries=6, show_spinner=False)
+def _thresholds(dataset: str, prop: str, stamp: int) -> tuple[float, ...]:
+    from cdvae_core.metrics.optimisation import THRESHOLDS, thresholds_of
+
+    return THRESHOLDS.get(dataset) or thresholds_of(split(dataset, "train").properties[prop])
+
+
+def thresholds(info: CheckpointInfo) -> tuple[float, ...] | None:
+    """The 5, 10 and 15 % percentiles of the property in training, None without the data."""
+    if not (info.dataset and info.prop) or not find_split(info.dataset, "train"):
+        return None
+    return _thresholds(info.dataset, info.prop, info.stamp)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Reading the training data")
+def _judge(path: Path, stamp: int, dataset: str | None, prop: str | None) -> judging.Judge:
+    from cdvae_core.metrics.predictor import Predictor, known
+
+    network = Predictor.load(dataset) if dataset in known() else None
+    if network is not None and network.about.prop != prop:
+        network = None
+    training = split(dataset, "train") if dataset and find_split(dataset, "train") else None
+    return judging.Judge(network, training)
+
+
+def judge(info: CheckpointInfo) -> judging.Judge:
+    """Who judges what a checkpoint makes: rules, an independent network, its training data."""
+    return _judge(info.path, info.stamp, info.dataset, info.prop)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _flow(path: Path, stamp: int) -> bool:
+    from cdvae_core.prior import load_prior
+
+    return load_prior(path) is not None
+
+
+def has_flow(info: CheckpointInfo) -> bool:
+    """Whether a checkpoint has a flow prior."""
+    return _flow(info.path, info.stamp)
+
+
 @st.cache_data(max_entries=20, show_spinner=False)
 def card(path: Path, stamp: int) -> str:
     return checkpoints.card(path)
@@ -62,19 +146,49 @@ def crystal_facts(crystal: Crystal) -> facts.CrystalFacts:
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _map_job(path: Path, stamp: int, dataset: str, names: tuple[str, ...]) -> Job:
+def _map_job(path: Path, stamp: int, dataset: str, names: tuple[str, ...], components: int) -> Job:
     loaded = _model(path, stamp)
     splits = {name: split(dataset, name) for name in names}
     units = dict(dataset_spec(dataset).properties)
-    work = partial(latent_map.build_map, model=loaded, folder=path, splits=splits, units=units)
+    work = partial(
+        latent_map.build_map, model=loaded, folder=path, splits=splits, units=units,
+        components=components,
+    )  # fmt: skip
     return Job(work, needs_polls=False)
 
 
-def map_job(info: CheckpointInfo, dataset: str, names: tuple[str, ...]) -> Job:
+def map_job(info: CheckpointInfo, dataset: str, names: tuple[str, ...], components: int = 2) -> Job:
     """The map of some splits, one job for all sessions; its result is a `LatentMap`."""
-    return _map_job(info.path, info.stamp, dataset, names)
+    return _map_job(info.path, info.stamp, dataset, names, components)
 
 
-def forget_map(info: CheckpointInfo, dataset: str, names: tuple[str, ...]) -> None:
+def forget_map(
+    info: CheckpointInfo, dataset: str, names: tuple[str, ...], components: int = 2
+) -> None:
     """Let a failed map be tried again."""
-    _map_job.clear(info.path, info.stamp, dataset, names)
+    _map_job.clear(info.path, info.stamp, dataset, names, components)
+
+
+@st.cache_data(max_entries=6, show_spinner="Finding the symmetries")
+def _systems(dataset: str, names: tuple[str, ...], stamp: int) -> np.ndarray:
+    from app.services.facts import crystal_system
+
+    splits = [split(dataset, name) for name in names]
+    return np.array([crystal_system(s.crystal(i)) for s in splits for i in range(len(s))])
+
+
+def systems(of: latent_map.LatentMap) -> np.ndarray:
+    """The crystal system of every point of a map, by spglib."""
+    names = tuple(of.splits)
+    dataset = next(iter(of.splits.values())).info.dataset
+    path = find_split(dataset, names[0])
+    return _systems(dataset, names, path.stat().st_mtime_ns if path else 0)
+
+
+def test_map(info: CheckpointInfo) -> latent_map.LatentMap | None:
+    """The map of a checkpoint's own test set; None while it is being drawn, or without its data."""
+    if info.dataset is None or not find_split(info.dataset, "test"):
+        return None
+    job = map_job(info, info.dataset, ("test",))
+    job.wait(0.3)
+    return job.result if job.status == "done" else None

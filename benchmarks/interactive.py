@@ -20,16 +20,19 @@ from typing import Any
 from machine import report
 from pymatgen.core import Lattice, Structure
 
-from app.services import reconstruct
-from app.services.jobs import Job
 from cdvae_core import CDVAE
-from cdvae_core.data.cache import CachedSplit, SplitInfo, concatenate, pack
+from cdvae_core.data.cache import CachedSplit, SplitInfo, concatenate, open_split, pack
 from cdvae_core.data.preprocess import crystal_nn_edges
 from cdvae_core.experiment import read
 from cdvae_core.scalers import Scalers
 from cdvae_core.structures import from_structure
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "app")]  # `app` is run, not installed
+
+from app.services import reconstruct  # noqa: E402
+from app.services.jobs import Job  # noqa: E402
+
 RUNS = 7
 BARS = {5: 2.0, 20: 10.0}  # seconds
 FIRST_BAR = 0.3
@@ -91,7 +94,6 @@ def measure() -> list[dict[str, Any]]:
 
 def browse() -> list[dict[str, Any]]:
     """A click on Reconstruct until the first frame, and the comparison, are on the page."""
-    sys.path.append(str(ROOT / "tests" / "app"))  # where the browser is started for the tests
     from browser import browsing, quiet, running_app
     from playwright.sync_api import expect
 
@@ -99,8 +101,8 @@ def browse() -> list[dict[str, Any]]:
     times = []
     with running_app({}) as address, browsing() as watched:
         page = watched.page
-        for seed in range(RUNS + 1):
-            page.goto(f"{address}/latent_map?checkpoint=perov_like&crystal={seed}")
+        for name in open_split("perov_like", "test").ids[: RUNS + 1]:
+            page.goto(f"{address}/latent_map?checkpoint=perov_like&crystal={name}")
             page.wait_for_selector(".js-plotly-plot .nsewdrag", timeout=180_000)
             quiet(page)
             begun = time.perf_counter()

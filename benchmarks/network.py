@@ -7,7 +7,7 @@
 The published hyper-parameters and the paper's two reference batches, beside the published code. A
 batch is computed in micro-batches whose gradients add up, as in training. Every row is a process of
 its own, so that its memory is its own. Machines differ, so the rate of matrix products is measured
-before and after: `times` is the plain ratio of crystals per second, `at equal rate` the same
+beside every run: `times` is the plain ratio of crystals per second, `at equal rate` the same
 divided by this machine's rate over the published one's. `share` is the arithmetic of all matrix
 products over the time, as a part of the measured rate.
 """
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,10 +31,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdvae_core.allocator import keep_freed_memory
+from cdvae_core.compiled import compile_decoder
 from cdvae_core.data.cache import find_split, open_split
 from cdvae_core.experiment import read
 from cdvae_core.losses import losses
-from cdvae_core.train import build, compile_decoder
+from cdvae_core.train import build
 
 MICRO_BATCH = {"train": 32, "score": 64}
 RUNS = 9
@@ -109,10 +111,14 @@ def measure(row: Row) -> dict[str, Any]:
     work = work_of(row)
     operations = counter.get_total_flops() / 1e9
     work()
-    own_before, before = matrix_rate(dtype, row.device), matrix_rate(device=row.device)
-    taken = seconds(work, RUNS, row.device)
-    own_after, after = matrix_rate(dtype, row.device), matrix_rate(device=row.device)
-    rate, own = (before + after) / 2, (own_before + own_after) / 2
+    runs = []  # the rate beside every run, because a shared machine changes from one to the next
+    for _ in range(RUNS):
+        rates = matrix_rate(device=row.device), matrix_rate(dtype, row.device)
+        runs.append((seconds(work, 1, row.device), *rates))
+    taken = median(run[0] for run in runs)
+    own = median(run[2] for run in runs)
+    normalised = median(1 / (run[0] * run[1]) for run in runs)
+    share = median(operations / (run[0] * run[2]) for run in runs)
     if row.device == "cpu":
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     else:
@@ -128,10 +134,12 @@ def measure(row: Row) -> dict[str, Any]:
         "crystals/s": row.batch / taken,
         "published": theirs,
         "times": times,
-        "at equal rate": times * MATRIX_RATE / rate if row.device == "cpu" else None,
+        "at equal rate": row.batch * normalised * MATRIX_RATE / theirs
+        if row.device == "cpu"
+        else None,
         "GFLOP": operations,
         "matrix rate": own,
-        "share": operations / taken / own,
+        "share": share,
         "GB": memory,
         "published GB": getattr(known, f"{row.work}_memory"),
     }

@@ -66,7 +66,8 @@ def schedules(model: CDVAE, reference: int) -> dict[str, Schedule]:
 
     return {
         f"paper, {len(levels)} x {per_level}": Schedule(levels, per_level, epsilon),
-        "the same, types by counts": Schedule(levels, per_level, epsilon, 0, True),
+        "50 x 20": Schedule(levels, 20, epsilon),
+        "50 x 20, types by counts": Schedule(levels, 20, epsilon, 0, True),
         "10 x 1 + 3": short(10, 1, 3),
         "25 x 1 + 3": short(25, 1, 3),
         "60 x 1 + 5": short(60, 1, 5),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from copy import deepcopy
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +42,14 @@ Out = Annotated[Path, typer.Option("--out", help="empty or new folder for the cr
 ScheduleName = Annotated[str, typer.Option("--schedule", help="paper or fast")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="of every random draw")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="crystals at once")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="crystals at once [128; a GPU's memory decides]"),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="torch.compile the decoder: pays for thousands of crystals"),
+]
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]
 
 
@@ -94,37 +103,89 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="how many crystals")] = 10,
     schedule: ScheduleName = "fast",
     seed: Seed = 0,
+    prior: Annotated[
+        str | None, typer.Option(help="flow, or gaussian as in the paper [flow where there is one]")
+    ] = None,
     num_atoms: Annotated[
         int | None, typer.Option(help="atoms in each, instead of the predicted N")
     ] = None,
+    prop: Annotated[
+        float | None, typer.Option("--property", help="flow: near this value of the property")
+    ] = None,
+    wanted: Annotated[str, typer.Option(help="flow: elements that should be there, as Ti,O")] = "",
+    unwanted: Annotated[str, typer.Option(help="flow: elements that should not be")] = "",
+    guidance: Annotated[
+        float, typer.Option(min=0.0, help="flow: more than 1 exaggerates the wishes")
+    ] = 1.0,
     trajectory: Trajectory = False,
-    batch_size: BatchSize = 128,
+    batch_size: BatchSize = None,
+    compiled: Compile = False,
     device: Device = "auto",
     scheduler: Annotated[
         str | None, typer.Option(help="Dask, tcp://HOST:PORT: its workers decode, not this machine")
     ] = None,
 ) -> None:
-    """Generate crystals from the prior N(0, 1), as CIFs, an extxyz and a manifest."""
+    """Generate crystals from a prior, as CIFs, an extxyz and a manifest."""
     import torch
 
     from cdvae_core.cluster import connect
+    from cdvae_core.crystal import atomic_numbers_of
+    from cdvae_core.prior import Condition, draw
 
     if scheduler is not None:
         if trajectory:
             raise ConfigError("--trajectory keeps steps on this machine: leave out --scheduler")
         connect(scheduler).close()  # whether anybody answers, before a folder is made
-    model, plan = _load(checkpoint, schedule, device)
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(n, model.config.latent_dim, generator=generator).to(model.device)
+    model, plan = _load(checkpoint, schedule, device, compiled)
+    wishes = Condition(prop, num_atoms, atomic_numbers_of(wanted), atomic_numbers_of(unwanted))
+    _check_atoms(num_atoms, model)
+    z, name = draw(model, checkpoint, n, seed, prior, wishes, guidance)
     fixed = None if num_atoms is None else torch.full((n,), num_atoms, device=model.device)
     names = [f"sample-{i:05d}" for i in range(n)]
-    _check_atoms(num_atoms, model)
-    folder = _folder(out, checkpoint, plan, seed, task="sample", num_atoms=num_atoms)
+    folder = _folder(
+        out, checkpoint, plan, seed, task="sample", prior=name, condition=asdict(wishes),
+        guidance=guidance,
+    )  # fmt: skip
     folder.latents(z, names)
     if scheduler is None:
         _run(model, z, names, plan, seed, fixed, batch_size, folder, trajectory)
     else:
-        _run_on_cluster(model, z, names, plan, seed, fixed, batch_size, folder, scheduler)
+        _run_on_cluster(model, z, names, plan, seed, fixed, batch_size or 128, folder, scheduler)
+
+
+@app.command("prior")
+def train_prior(
+    checkpoint: Checkpoint,
+    dataset: Annotated[
+        str | None, typer.Option(help="whose latents it learns [the checkpoint's]")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="of training")] = 6000,
+    seed: Seed = 0,
+) -> None:
+    """Learn where a checkpoint's latents are, for `cdvae sample --prior flow`; takes minutes."""
+    from tqdm import tqdm
+
+    from cdvae_core.data.cache import open_split
+    from cdvae_core.encode import labelled
+    from cdvae_core.model import CDVAE
+    from cdvae_core.prior import fit, save_prior
+
+    model = CDVAE.load(checkpoint)
+    source = dataset or model.provenance.get("dataset")
+    if source is None:
+        raise ConfigError("the checkpoint does not say what it was trained on: give --dataset")
+    data, held_out = (labelled(model, open_split(source, split)) for split in ("train", "val"))
+    best, lowest = None, float("inf")
+    with tqdm(total=steps, unit="step") as bar:
+        for step, loss, now in fit(data, held_out, model.config.max_atoms, steps=steps, seed=seed):
+            bar.update(step - bar.n)
+            bar.set_postfix(held_out=f"{loss:.4f}")
+            if loss < lowest:
+                best, lowest = deepcopy(now), loss
+    save_prior(best, checkpoint)
+    typer.echo(
+        f"held-out loss {lowest:.4f}; the prior is in {checkpoint}, and `cdvae sample` uses it"
+    )
 
 
 @app.command()
@@ -139,7 +200,8 @@ def reconstruct(
     start: Annotated[str, typer.Option("--from", help="mu, or z drawn from q(z | M)")] = "mu",
     k: Annotated[int, typer.Option("--k", min=1, help="decodings of each crystal")] = 1,
     trajectory: Trajectory = False,
-    batch_size: BatchSize = 128,
+    batch_size: BatchSize = None,
+    compiled: Compile = False,
     device: Device = "auto",
 ) -> None:
     """Encode crystals of a split, decode them again, and count how many match."""
@@ -150,7 +212,7 @@ def reconstruct(
 
     if start not in ("mu", "z"):
         raise ConfigError(f"--from is '{start}', but must be mu or z")
-    model, plan = _load(checkpoint, schedule, device)
+    model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(source), generator=generator)[:n].sort().values.tolist()
@@ -167,6 +229,94 @@ def reconstruct(
     folder.reference(true, ids)
     found = _run(model, z, names, plan, seed, None, batch_size, folder, trajectory)
     _report(found, true, k, folder)
+
+
+@app.command()
+def optimise(
+    checkpoint: Checkpoint,
+    out: Out,
+    minimize: Annotated[bool, typer.Option("--minimize", help="the least")] = False,
+    maximize: Annotated[bool, typer.Option("--maximize", help="the most")] = False,
+    target: Annotated[float | None, typer.Option(help="as near to this as can be")] = None,
+    prop: Annotated[
+        str | None, typer.Option("--property", help="the one that the checkpoint was trained with")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="how many starts")] = 100,
+    start: Annotated[str, typer.Option("--from", help="mu of crystals, or the prior")] = "mu",
+    dataset: Annotated[
+        str | None, typer.Option(help="whose crystals to start from [the checkpoint's]")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    steps: Annotated[int, typer.Option(min=1, help="of gradient ascent")] = 5000,
+    step_size: Annotated[float, typer.Option(min=0.0, help="of Adam")] = 1e-3,
+    kept: Annotated[int, typer.Option(min=1, help="latents decoded on each way")] = 10,
+    prior_weight: Annotated[float, typer.Option(min=0.0, help="holds z near the prior")] = 0.0,
+    schedule: ScheduleName = "fast",
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    compiled: Compile = False,
+    device: Device = "auto",
+) -> None:
+    """Move latents along the gradient of the predicted property, and decode what is on the way."""
+    import torch
+    from tqdm import tqdm
+
+    from cdvae_core.optimise import Goal, ascend
+
+    if (minimize, maximize, target is not None).count(True) != 1:
+        raise ConfigError("say one of --minimize, --maximize and --target")
+    model, plan = _load(checkpoint, schedule, device, compiled)
+    if prop not in (None, model.config.prop):
+        raise ConfigError(f"{checkpoint} was trained with '{model.config.prop}', not '{prop}'")
+    goal = Goal(maximize - minimize, target or 0.0, prior_weight)
+    source = dataset or model.provenance.get("dataset")
+    z, whence = _starts(model, start, source, split, n, seed)
+    way = ascend(model, z.to(model.device), goal, steps=steps, step_size=step_size, kept=kept)
+    folder = _folder(
+        out, checkpoint, plan, seed, task="optimise", goal=str(goal), property=model.config.prop,
+        prior_weight=prior_weight, steps=steps, step_size=step_size, starts=n, **whence,
+    )  # fmt: skip
+    waypoints, names = [], []
+    for here in tqdm(way, total=steps, unit="step"):
+        if here.kept:
+            waypoints.append(here.z)
+            names += [f"step-{here.step:05d}-start-{i:05d}" for i in range(n)]
+    latents = torch.cat(waypoints)
+    folder.latents(latents, names)
+    with torch.no_grad():
+        predicted = model.predict_property(latents).view(kept, n)
+        first = model.predict_property(z.to(model.device))
+    typer.echo(
+        f"predicted {model.config.prop}: from {first.mean():.3f} to {predicted[-1].mean():.3f} "
+        f"on average over {n} starts; a guess, and too good far from the data"
+    )
+    folder.settings["predicted"] = predicted.tolist()
+    _run(model, latents, names, plan, seed, None, batch_size, folder, trajectory=False)
+
+
+def _starts(
+    model: CDVAE, start: str, dataset: str | None, split: str, n: int, seed: int
+) -> tuple[Tensor, dict[str, object]]:
+    """Latents to start from, and what the manifest says of them."""
+    import torch
+
+    from cdvae_core.data.cache import open_split
+    from cdvae_core.encode import encode_split
+
+    generator = torch.Generator().manual_seed(seed)
+    if start == "prior":
+        return torch.randn(n, model.config.latent_dim, generator=generator), {"start": "prior"}
+    if start != "mu":
+        raise ConfigError(f"--from is '{start}', but must be mu or prior")
+    if dataset is None:
+        raise ConfigError("the checkpoint does not say what it was trained on: give --dataset")
+    source = open_split(dataset, split)
+    if n > len(source):
+        raise ConfigError(f"{dataset} {split} has {len(source)} crystals: -n {n} is too many")
+    chosen = torch.randperm(len(source), generator=generator)[:n].sort().values.tolist()
+    ids = [source.ids[i] for i in chosen]
+    whence = {"start": "mu", "dataset": dataset, "split": split, "ids": ids}
+    return encode_split(model, source, chosen), whence
 
 
 def _report(
@@ -193,9 +343,10 @@ def _report(
     typer.echo(f"{result}{of}, StructureMatcher stol 0.5, angle_tol 10, ltol 0.3")
 
 
-def _load(checkpoint: Path, schedule: str, device: str) -> tuple[CDVAE, Schedule]:
+def _load(checkpoint: Path, schedule: str, device: str, compiled: bool) -> tuple[CDVAE, Schedule]:
     import torch
 
+    from cdvae_core.compiled import compile_decoder
     from cdvae_core.langevin import Schedule
     from cdvae_core.model import CDVAE
 
@@ -206,6 +357,8 @@ def _load(checkpoint: Path, schedule: str, device: str) -> tuple[CDVAE, Schedule
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {device} cannot be used here; try cpu") from error
     model = CDVAE.load(checkpoint, device)
+    if compiled:
+        compile_decoder(model, cuda_graphs=True)
     return model, Schedule.named(schedule, model.config.noise)
 
 
@@ -229,20 +382,21 @@ def _run(
     plan: Schedule,
     seed: int,
     num_atoms: Tensor | None,
-    batch_size: int,
+    batch_size: int | None,
     folder: Folder,
     trajectory: bool,
 ) -> list[Crystal | None]:
     """Decode with a progress bar; bad crystals are named on stderr."""
     from tqdm import tqdm
 
-    from cdvae_core.decode import decode
+    from cdvae_core.decode import decode, largest_batch
 
     found: list[Crystal | None] = []
     with tqdm(total=len(z) * plan.total, unit="eval", unit_scale=True) as bar:
         for step, done in decode(
             model, z, names, plan, seed,
-            num_atoms=num_atoms, batch_size=batch_size, folder=folder, trajectory=trajectory,
+            num_atoms=num_atoms, batch_size=batch_size or largest_batch(model), folder=folder,
+            trajectory=trajectory,
         ):  # fmt: skip
             bar.update(step.crystals.num_crystals)
             for item in done:
@@ -260,7 +414,7 @@ def _run_on_cluster(
     plan: Schedule,
     seed: int,
     num_atoms: Tensor | None,
-    batch_size: int,
+    batch_size: int | None,
     folder: Folder,
     scheduler: str,
 ) -> None:

@@ -125,6 +125,19 @@ class Crystal:
         return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z, n in counts)
 
 
+def atomic_numbers_of(symbols: str) -> tuple[int, ...]:
+    """Elements as a person types them, such as "Ti, O"; each once, in their order.
+
+    Raises:
+        StructureError: what is no element up to fermium.
+    """
+    found = dict.fromkeys(symbols.replace(",", " ").split())
+    for symbol in found:
+        if symbol not in SYMBOLS[1:]:
+            raise StructureError(f"'{symbol}' is no element from H to Fm")
+    return tuple(SYMBOLS.index(symbol) for symbol in found)
+
+
 @dataclass(frozen=True, eq=False)
 class CrystalBatch:
     """Several crystals, their atoms laid end to end.

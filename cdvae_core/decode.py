@@ -253,6 +253,26 @@ def _decode_batch(
     return _finished(final(steps), names)
 
 
+def largest_batch(model: CDVAE) -> int:
+    """How many crystals to decode at once: 128 on a processor, on a GPU what its memory holds.
+
+    There a few crystals of the most atoms are evaluated once, and two thirds of the free memory are
+    divided by what each of them took.
+    """
+    if model.device.type != "cuda":
+        return 128
+    probe, most = 8, model.config.max_atoms
+    torch.cuda.reset_peak_memory_stats(model.device)
+    before = torch.cuda.memory_allocated(model.device)
+    z = torch.zeros(probe, model.config.latent_dim, device=model.device)
+    sizes = torch.full((probe,), most, device=model.device)
+    generator = torch.Generator(model.device).manual_seed(0)
+    next(sample(model, z, schedule="fast", generator=generator, num_atoms=sizes))
+    each = (torch.cuda.max_memory_allocated(model.device) - before) / probe
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return int(min(max(2 * free / 3 / each, 16), 4096))
+
+
 def _generator(device: torch.device | str, seed: int, number: int) -> torch.Generator:
     """Of batch `number`."""
     return torch.Generator(device).manual_seed(seed * 1_000_003 + number)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cdvae_core.crystal import MAX_ATOMIC_NUMBER
 from cdvae_core.data.cache import CachedSplit
 from cdvae_core.model import CDVAE
+from cdvae_core.prior import Labelled
 
 _BATCH = 256
 
@@ -35,3 +38,18 @@ def encode_split(
             mu = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator)
         parts.append(mu)
     return torch.cat(parts)
+
+
+def labelled(model: CDVAE, split: CachedSplit) -> Labelled:
+    """mu of a whole split, with what a prior can be asked for."""
+    index = range(len(split))
+    elements = torch.zeros(len(split), MAX_ATOMIC_NUMBER, dtype=torch.bool)
+    crystal = np.repeat(np.arange(len(split)), split.num_atoms)
+    elements[crystal, split.arrays["atomic_numbers"].astype(np.int64) - 1] = True
+    prop = split.properties.get(model.config.prop, np.full(len(split), np.nan))
+    return Labelled(
+        encode_split(model, split, index),
+        torch.tensor(prop, dtype=torch.float32),
+        torch.tensor(split.num_atoms, dtype=torch.int64),
+        elements,
+    )

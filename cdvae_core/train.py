@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 
 from cdvae_core.allocator import keep_freed_memory
 from cdvae_core.checkpoint import load as load_model
+from cdvae_core.compiled import compile_decoder
 from cdvae_core.config import to_dict
 from cdvae_core.crystal import CrystalBatch
 from cdvae_core.data.cache import CachedSplit, LabelledBatch, open_split
@@ -323,15 +324,6 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
         model = CDVAE(config, scalers)
     _fit_scales(model, train, seed)
     return model
-
-
-def compile_decoder(model: CDVAE) -> None:
-    """Let torch.compile fuse the decoder's elementwise steps, for each new shape of a batch.
-
-    Where it cannot (no C++ compiler, more shapes than it keeps), the decoder runs as it is written.
-    """
-    torch._dynamo.config.suppress_errors = True
-    model.decoder.compile(dynamic=False)
 
 
 def _check_state(state: Path, model: CDVAE) -> None:

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from ase.io import read as read_frames
+from ase.io import write as write_frames
+from pyarrow import parquet
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -29,6 +32,12 @@ from cdvae_core.evaluation.commands import LIKE
 from cdvae_core.latent import ship
 from cdvae_core.metrics.coverage import CUTOFFS
 
+REPORTS = {
+    "reconstruction": "reconstructed",
+    "generation": "generated",
+    "optimisation": "optimised",
+}
+KEPT_COLUMNS = ("id", "valid", "density", "num_elements", "energy", "rmse")
 CURVES = ("coordinates", "types", "composition", "lattice", "num_atoms", "prop", "kl")
 
 
@@ -64,17 +73,43 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
     figure.savefig(target, dpi=110)
 
 
-def commands(name: str, dataset: str, n: int, samples: int) -> list[str]:
+def commands(name: str, dataset: str, n: int, samples: int, starts: int) -> list[str]:
     """What is run and shown in the card, as a person types it."""
     model = f"checkpoints/{name}"
     return [
         f"cdvae reconstruct {model} --dataset {dataset} --split test -n {n} --schedule fast "
         "--seed 0 --out reconstructed",
         f"cdvae evaluate reconstruction reconstructed --cutoffs {cutoffs(dataset)}",
+        f"cdvae prior {model}",
         f"cdvae sample {model} -n {samples} --schedule fast --seed 0 --out generated",
         f"cdvae evaluate generation generated --reference {dataset}:test "
         f"--cutoffs {cutoffs(dataset)}",
+        f"cdvae sample {model} -n {samples} --prior gaussian --schedule fast --seed 0 "
+        "--out as_paper",
+        f"cdvae evaluate generation as_paper --reference {dataset}:test "
+        f"--cutoffs {cutoffs(dataset)}",
+        f"cdvae optimise {model} --minimize -n {starts} --schedule fast --seed 0 --out optimised",
+        f"cdvae evaluate optimisation optimised --reference {dataset}:test "
+        f"--cutoffs {cutoffs(dataset)}",
     ]
+
+
+def ship_reports(scratch: Path, out: Path) -> None:
+    """The reports of these commands, small: figures, three columns per crystal, some crystals."""
+    folder = out / "reports"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, source in REPORTS.items():
+        made = scratch / f"{source}-report"
+        shutil.copyfile(made / "report.json", folder / f"{name}.json")
+        table = parquet.read_table(made / "per_structure.parquet")
+        kept = [c for c in KEPT_COLUMNS if c in table.column_names]
+        parquet.write_table(table.select(kept), folder / f"{name}.parquet", compression="zstd")
+        frames = read_frames(scratch / source / "crystals.extxyz", ":8")
+        if name == "reconstruction":
+            original = read_frames(scratch / source / "reference.extxyz", ":4")
+            frames = [frame for pair in zip(original, frames[:4], strict=True) for frame in pair]
+        write_frames(folder / f"{name}.extxyz", frames, format="extxyz")
 
 
 def cutoffs(dataset: str) -> str:
@@ -139,6 +174,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("-n", type=int, default=200, help="test crystals to reconstruct")
     parser.add_argument("--samples", type=int, default=1000, help="crystals to generate")
+    parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -152,9 +188,10 @@ def main() -> None:
         ship(out, open_split(dataset, "test"))
     printed = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for line in commands(out.name, dataset, arguments.n, arguments.samples):
+        for line in commands(out.name, dataset, arguments.n, arguments.samples, arguments.starts):
             printed[line] = run(line, out.name, out, scratch)
             print(printed[line], flush=True)
+        ship_reports(Path(scratch), out)
     text = card(out, config, printed, arguments.remark)
     (out / "card.md").write_text(text, encoding="utf-8")
 

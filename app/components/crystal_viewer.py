@@ -71,7 +71,7 @@ def crystal_view(crystal: Crystal, *, key: str, label: str, height: int = 360) -
         height: of the 3D view, pixels.
     """
     frames = [scene(crystal).payload()]
-    _mount(key, frames, view=_digest(frames), label=label, height=height)
+    _component(key=key, data=_data(frames, view=_digest(frames), label=label, height=height))
 
 
 def trajectory_player(
@@ -94,31 +94,44 @@ def trajectory_player(
         total: frames expected when the run is over, for the charts' x axis.
         live: more frames are to come; the player stays at the last one until someone scrubs.
     """
-    charts = [asdict(s) | {"values": list(s.values)} for s in series]
-    _mount(key, list(frames), view=view, label=label, height=height, captions=list(captions),
-           series=charts, total=total, live=live, strip=True)  # fmt: skip
+    _component(
+        key=key,
+        data=_data(list(frames), view=view, label=label, height=height, captions=captions,
+                   series=series, total=total, live=live, strip=True),
+    )  # fmt: skip
 
 
-def _mount(
-    key: str,
+def film_data(
+    frames: Sequence[dict[str, Any]],
+    *,
+    label: str,
+    captions: Sequence[str],
+    series: Sequence[Series],
+) -> dict[str, Any]:
+    """A finished run as the viewer takes it, for a page outside of the app."""
+    return _data(list(frames), view="film", label=label, height=460, captions=captions,
+                 series=series, total=len(frames), strip=True)  # fmt: skip
+
+
+def _data(
     frames: list[dict[str, Any]],
     *,
     view: str,
     label: str,
     height: int,
     captions: Sequence[str] = (),
-    series: Sequence[dict[str, Any]] = (),
+    series: Sequence[Series] = (),
     total: int = 1,
     live: bool = False,
     strip: bool = False,
-) -> None:
-    data = {
+) -> dict[str, Any]:
+    return {
         "view": view, "sig": f"{view}:{len(frames)}:{live}", "frames": frames, "label": label,
         "name": "".join(c if c.isalnum() else "_" for c in label), "height": height,
-        "elements": elements_of(frames), "captions": captions, "series": series,
+        "elements": elements_of(frames), "captions": list(captions),
+        "series": [asdict(s) | {"values": list(s.values)} for s in series],
         "total": total, "live": live, "strip": strip,
     }  # fmt: skip
-    _component(key=key, data=data)
 
 
 def _digest(frames: list[dict[str, Any]]) -> str:

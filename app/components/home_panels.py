@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from html import escape
 
+import pandas as pd
 import streamlit as st
 
 from app import cache
 from app.components.crystal_facts import crystal_title, fact_list
 from app.components.crystal_viewer import crystal_view
 from app.components.selection import select
+from app.services import reports
 from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import formula
 from app.services.colouring import readable
 from app.services.datasets import data_card, gallery
 from cdvae_core.errors import CdvaeError
+from cdvae_core.evaluation import published
+from cdvae_core.evaluation.glossary import MEANINGS, shown
+
+PAPER = ("perov_5", "carbon_24", "mp_20")  # datasets that the paper reports
+SHOWN = (
+    "match_rate", "match_rate_ungated", "rms_dist", "struct_valid", "comp_valid", "cov_recall",
+    "cov_precision", "wdist_density", "wdist_prop", "wdist_num_elems", "unique", "SR5", "SR10",
+    "SR15",
+)  # fmt: skip
 
 
 def model_line(info: CheckpointInfo) -> None:
@@ -42,6 +53,35 @@ def gallery_row(info: CheckpointInfo) -> None:
             if st.button("See it on the map", key=f"open-{name}", icon=":material/scatter_plot:"):
                 select(name)
                 st.switch_page("views/latent_map.py")
+
+
+def metric_panel(info: CheckpointInfo) -> None:
+    """The checkpoint's figures beside the noise floor and the paper, where its reports ship."""
+    own = [one for one in reports.found()[0] if one.title == info.name]
+    if not own:
+        return
+    st.header("How good it is", anchor=False)
+    rows: list[dict[str, str]] = []
+    for one in own:
+        paper = published.rows(one.report.task, one.report.meta["cutoffs"])
+        beside = paper.get("CDVAE (paper)", {}) if one.report.meta["network"] in PAPER else {}
+        for name in SHOWN:
+            if name in one.report.metrics:
+                rows.append(
+                    {
+                        "Figure": MEANINGS[name].title,
+                        "Here": shown(name, one.report.metrics[name]),
+                        "Noise floor": shown(name, one.report.noise_floor.get(name)),
+                        "Paper": shown(name, beside.get(name)),
+                        "Over": f"{one.report.meta['n']:,}",
+                        "What it is, and what it hides": MEANINGS[name].says,
+                    }
+                )
+    st.dataframe(pd.DataFrame(rows), hide_index=True, height=35 * (len(rows) + 1) + 3)
+    st.html(
+        '<p class="note">The noise floor is the training data scored as if it were a model. The '
+        "paper's figures are over 10,000 generated crystals and whole test sets.</p>"
+    )
 
 
 def dataset_panel(info: CheckpointInfo) -> None:

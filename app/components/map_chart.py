@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from app.components.selection import select, select_group
+from app.components.selection import select, select_group, select_place
 from app.services.chemistry import pretty
 from app.services.colouring import Colouring
 from app.services.latent_map import LatentMap
 
 HEIGHT = 600
+GRID = 48  # empty places to click in each direction
+NOWHERE, HIDDEN = -1, -2
 INK, QUIET, EDGE, MARK = "#16242a", "#a9b6b8", "#d3dcdb", "#c8460b"
 PALETTE = ("#0b6b63", "#d98a1f", "#3b5ba9", "#b0307a", "#6aa84f", "#7a4a1e")
 SCALE = ["#2b1d63", "#2f4b8f", "#20738b", "#2a9a77", "#86b83f", "#e2b31a"]  # even in lightness
@@ -34,58 +37,124 @@ def map_chart(
     key: str,
     point: int | None,
     group: Sequence[int] = (),
+    shown: np.ndarray | None = None,
+    place: tuple[float, float] | None = None,
+    own: np.ndarray | None = None,
 ) -> None:
     """Draw the map; a click or a lasso changes the selection before the next run of the page.
 
     Args:
         point: the selected point, marked with a ring.
         group: points of a lasso; all others are greyed.
+        shown: `[points]`, which are drawn; all if None.
+        place: an empty place that was clicked, marked with a cross.
+        own: where the person's own crystal lies, marked with a star.
     """
-    figure = map_figure(of, colouring, point, group)
+    figure = map_figure(of, colouring, point, group, shown)
+    if of.places.shape[1] == 2:
+        _mark(figure, place, "cross-thin", "clicked place")
+        _mark(figure, own, "star", "your crystal")
     st.plotly_chart(
-        figure, key=key, theme=None, config=_CONFIG, selection_mode=("points", "lasso"),
-        on_select=lambda: _take(of, st.session_state[key]),
+        figure, key=f"{key}-{of.places.shape[1]}", theme=None, config=_CONFIG,
+        selection_mode=("points", "lasso"),
+        on_select=lambda: _take(of, st.session_state[f"{key}-{of.places.shape[1]}"]),
         alt=f"Map of {len(of)} latents, coloured by {colouring.title}",
     )  # fmt: skip
 
 
 def _take(of: LatentMap, event: Any) -> None:
     points = event["selection"]["points"]
-    chosen = list(dict.fromkeys(int(np.ravel(p["customdata"])[0]) for p in points))
+    places = list(dict.fromkeys(int(np.ravel(p["customdata"])[0]) for p in points))
+    chosen = [i for i in places if i >= 0]
     if len(chosen) == 1:
         select(of.ids[chosen[0]])
     elif chosen:
         select_group([of.ids[i] for i in chosen])
+    elif len(points) == 1:
+        select_place((float(points[0]["x"]), float(points[0]["y"])))
+
+
+def _mark(
+    figure: go.Figure, at: Sequence[float] | np.ndarray | None, symbol: str, name: str
+) -> None:
+    if at is None:
+        return
+    marker = {"symbol": symbol, "size": 16, "color": MARK, "line": {"width": 2, "color": MARK}}
+    figure.add_scattergl(
+        x=[float(at[0])], y=[float(at[1])], customdata=[NOWHERE], mode="markers", marker=marker,
+        name=name, showlegend=True, hoverinfo="name", selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}},
+    )  # fmt: skip
+
+
+def _empty_places(of: LatentMap) -> np.ndarray:
+    """`[places, 2]`, a grid over the map without the places that are near a point."""
+    from scipy.spatial import cKDTree
+
+    low, high = of.places.min(0), of.places.max(0)
+    steps = [np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
+    grid = np.stack(np.meshgrid(*steps), -1).reshape(-1, 2)
+    away, _ = cKDTree(of.places).query(grid)
+    return grid[away > 1.5 * float((high - low).max()) / GRID]
 
 
 def map_figure(
-    of: LatentMap, colouring: Colouring, point: int | None, group: Sequence[int]
+    of: LatentMap,
+    colouring: Colouring,
+    point: int | None,
+    group: Sequence[int],
+    shown: np.ndarray | None = None,
 ) -> go.Figure:
-    """The figure; each point carries its index in `customdata`."""
+    """The figure; each point carries its index in `customdata`, an empty place -1."""
     caught = np.zeros(len(of), dtype=bool)
     caught[list(group)] = True
+    if shown is not None and not shown.all():
+        colouring = _only(colouring, shown)
     figure = go.Figure()
+    if of.places.shape[1] == 2:
+        empty = _empty_places(of).astype(np.float32)
+        figure.add_scattergl(
+            x=empty[:, 0], y=empty[:, 1], customdata=np.full(len(empty), NOWHERE), mode="markers",
+            marker={"size": 8, "opacity": 0}, hoverinfo="none", showlegend=False, name="empty",
+        )  # fmt: skip
     if colouring.values is not None:
         _add_values(figure, of, colouring, caught)
     else:
         _add_classes(figure, of, colouring, caught)
     if point is not None:
-        x, y = of.places[point]
-        ring = {"symbol": "circle-open", "size": 19, "color": MARK, "line": {"width": 3}}
-        figure.add_scattergl(
-            x=[x], y=[y], customdata=[point], mode="markers", marker=ring, name="selected",
-            showlegend=False, hoverinfo="skip", selected={"marker": {"opacity": 1}},
-            unselected={"marker": {"opacity": 1}},
-        )  # fmt: skip
+        _ring(figure, of, point)
     figure.update_layout(**_layout(of))
     return figure
+
+
+def _only(colouring: Colouring, shown: np.ndarray) -> Colouring:
+    """The same colours, with what is not shown taken out."""
+    if colouring.values is not None:
+        return replace(colouring, values=np.where(shown, colouring.values, np.inf))
+    return replace(colouring, classes=np.where(shown, colouring.classes, HIDDEN))
+
+
+def _ring(figure: go.Figure, of: LatentMap, point: int) -> None:
+    ring = {"symbol": "circle-open", "size": 19, "color": MARK, "line": {"width": 3}}
+    if of.places.shape[1] == 3:
+        x, y, z = ([v] for v in of.places[point])
+        figure.add_scatter3d(x=x, y=y, z=z, mode="markers", marker={**ring, "size": 9},
+                             name="selected", showlegend=False, hoverinfo="skip")  # fmt: skip
+        return
+    x, y = of.places[point]
+    figure.add_scattergl(
+        x=[x], y=[y], customdata=[point], mode="markers", marker=ring, name="selected",
+        showlegend=False, hoverinfo="skip", selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}},
+    )  # fmt: skip
 
 
 def _add_values(figure: go.Figure, of: LatentMap, colouring: Colouring, caught: np.ndarray) -> None:
     values = colouring.values
     known = np.isfinite(values)
-    if not known.all():
-        _add(figure, of, np.flatnonzero(~known), caught, "unknown", {"color": QUIET})
+    unknown = np.isnan(values)
+    if unknown.any():
+        _add(figure, of, np.flatnonzero(unknown), caught, "unknown", {"color": QUIET})
     if not known.any():
         return
     low, high = np.quantile(values[known], (0.01, 0.99))
@@ -104,7 +173,7 @@ def _add_values(figure: go.Figure, of: LatentMap, colouring: Colouring, caught: 
 def _add_classes(
     figure: go.Figure, of: LatentMap, colouring: Colouring, caught: np.ndarray
 ) -> None:
-    others = np.flatnonzero(colouring.classes < 0)
+    others = np.flatnonzero(colouring.classes == -1)
     if len(others):
         _add(figure, of, others, caught, "others", {"color": QUIET, "opacity": 0.55})
     for place, name in enumerate(colouring.names):
@@ -129,6 +198,13 @@ def _add(
     )
     places = of.places[members].astype(np.float32)
     edge = {"width": 0.6 if len(of) <= 5000 else 0, "color": "#ffffff"}
+    if places.shape[1] == 3:
+        figure.add_scatter3d(
+            x=places[:, 0], y=places[:, 1], z=places[:, 2], name=name, mode="markers",
+            text=[pretty(of.formulas[i]) for i in members], hovertemplate=shown,
+            marker={"size": 3, "opacity": 0.9} | marker, showlegend=values is None,
+        )  # fmt: skip
+        return
     figure.add_scattergl(
         x=places[:, 0], y=places[:, 1], customdata=members.astype(np.int32), name=name,
         text=[pretty(of.formulas[i]) for i in members], hovertemplate=shown, mode="markers",
@@ -160,4 +236,6 @@ def _layout(of: LatentMap) -> dict[str, Any]:
         "font": font, "hoverlabel": hover, "dragmode": "pan",
         "clickmode": "event+select", "uirevision": f"{len(of)}:{float(of.places[0, 0]):.5f}",
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": INK},
+        "scene": {name: {"showticklabels": False, "title": "", "backgroundcolor": "#ffffff",
+                         "gridcolor": EDGE} for name in ("xaxis", "yaxis", "zaxis")},
     }  # fmt: skip

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app import cache
 from app.components.selection import select
 from app.services import colouring
+from app.services.checkpoints import CheckpointInfo
 from app.services.colouring import Colouring
 from app.services.latent_map import LatentMap, find
 
 
-def colour_picker(of: LatentMap) -> Colouring:
+def colour_picker(of: LatentMap, info: CheckpointInfo) -> Colouring:
     """What the points are coloured by."""
     options = colouring.choices(of)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -25,7 +27,8 @@ def colour_picker(of: LatentMap) -> Colouring:
                 key=f"elements-{'-'.join(of.elements[:4])}", persist_state="session",
                 help="A crystal takes the colour of the first of these that it contains.",
             )  # fmt: skip
-    return colouring.colouring(of, by, elements)
+    systems = cache.systems(of) if by == colouring.SYSTEM else None
+    return colouring.colouring(of, by, elements, systems, info.prop or "")
 
 
 def find_box(of: LatentMap) -> None:

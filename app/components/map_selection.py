@@ -9,6 +9,7 @@ from app import cache
 from app.components.crystal_facts import crystal_title, facts_panel, small_title
 from app.components.crystal_viewer import crystal_view
 from app.components.selection import select
+from app.services import export
 from app.services.chemistry import pretty
 from app.services.colouring import readable
 from app.services.latent_map import LatentMap, neighbours
@@ -70,4 +71,15 @@ def group_panel(of: LatentMap, group: list[int]) -> None:
             3
         )
     height = min(35 * (len(group) + 1) + 3, 230)  # a row has 35 pixels
-    st.dataframe(pd.DataFrame(table), hide_index=True, height=height)
+    frame = pd.DataFrame(table)
+    st.dataframe(frame, hide_index=True, height=height)
+    named = [(of.ids[i], of.crystal(i)) for i in group]
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", lambda: frame.to_csv(index=False), file_name="lasso.csv", mime="text/csv",
+            on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
+        st.download_button(
+            "CIF, zip", lambda: export.cif_zip(named), file_name="lasso.cif.zip",
+            mime="application/zip", on_click="ignore", icon=":material/download:",
+        )  # fmt: skip

@@ -26,10 +26,11 @@ def error_box() -> Iterator[None]:
     try:
         yield
     except CdvaeError as error:
-        st.error(_sentence(str(error)), icon=":material/error:")
+        st.error(sentence(str(error)), icon=":material/error:")
         st.stop()
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", "`")) else text + "."

@@ -7,26 +7,20 @@ import streamlit as st
 from app import cache
 from app.components.crystal_facts import crystal_title, fact_list
 from app.components.crystal_viewer import Series, crystal_view, trajectory_player
+from app.components.films import HELP
+from app.components.sampler import sampler_controls
 from app.components.waiting import time_left
 from app.services import export, reconstruct
 from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import formula
 from app.services.jobs import Job
 from app.services.reconstruct import Frame, Reconstruction
-from cdvae_core.config import MAX_SEED
 from cdvae_core.data.cache import CachedSplit
 
 TICK = 0.5  # seconds between two looks at a running job
 FIRST = 0.2  # seconds that the page waits for the first frame rather than for the next look
 _JOB = "reconstruction"
 _WATCHED = "reconstruction_watched"  # the job whose end the page has not taken in yet
-_HELP = {
-    "sigma": "How much noise the current level adds, as a length.",
-    "score": "RMS over the atoms of the decoder's raw output: how far it wants to move an atom, in "
-    "units of the noise. It should fall below 1 as the crystal settles.",
-    "shortest": "Between any two atoms, periodic images included. Below 0.5 Å (dashed) a crystal "
-    "counts as invalid.",
-}
 
 
 def reconstruction(info: CheckpointInfo, split: CachedSplit, index: int) -> None:
@@ -45,21 +39,13 @@ def _controls(
     info: CheckpointInfo, split: CachedSplit, index: int, what: str, job: Job | None
 ) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        schedule = st.selectbox(
-            "Schedule", list(reconstruct.SCHEDULES), format_func=reconstruct.SCHEDULES.get,
-            key="schedule", width=270, persist_state="session",
-            help="How many noise levels and steps. Fast is a shortened one.",
-        )  # fmt: skip
-        seed = st.number_input(
-            "Seed", 0, MAX_SEED, key="seed", width=140, persist_state="session",
-            help="The same seed gives the same crystal.",
-        )  # fmt: skip
+        schedule, seed = sampler_controls()
         if job is not None and job.running:
             st.button("Stop", on_click=job.stop, icon=":material/stop:")
         else:
             st.button(
                 "Reconstruct" if job is None else "Reconstruct again", type="primary",
-                on_click=_start, args=(info, split, index, what, schedule, int(seed)),
+                on_click=_start, args=(info, split, index, what, schedule, seed),
                 icon=":material/autorenew:",
             )  # fmt: skip
 
@@ -97,10 +83,10 @@ def _live(job: Job, split: CachedSplit, index: int) -> None:
 def _player(job: Job, frames: list[Frame], live: bool) -> None:
     total = frames[-1].total
     series = [
-        Series("Noise level σ", "Å", [f.sigma for f in frames], log=True, help=_HELP["sigma"]),
-        Series("Score norm", "σ", [f.score_norm for f in frames], log=True, help=_HELP["score"]),
+        Series("Noise level σ", "Å", [f.sigma for f in frames], log=True, help=HELP["sigma"]),
+        Series("Score norm", "σ", [f.score_norm for f in frames], log=True, help=HELP["score"]),
         Series("Shortest distance", "Å", [f.shortest for f in frames], guide=0.5,
-               help=_HELP["shortest"]),
+               help=HELP["shortest"]),
     ]  # fmt: skip
     trajectory_player(
         [f.drawn for f in frames], key="player", view=str(id(job)), label="Langevin trajectory",

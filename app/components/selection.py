@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 _ID, _GROUP, _PARAMETER = "selected_crystal", "selected_group", "crystal"
+_PLACE = "selected_place"
 _WRITTEN = "selected_crystal_in_url"  # what this session put there itself
 
 
@@ -26,6 +27,7 @@ def select(identifier: str) -> None:
     """Select one crystal; a lasso's group is let go."""
     st.session_state[_ID] = identifier
     st.session_state[_GROUP] = ()
+    st.session_state[_PLACE] = None
 
 
 def selected_group() -> tuple[str, ...]:
@@ -37,3 +39,14 @@ def select_group(identifiers: Sequence[str]) -> None:
     """Select what a lasso caught; its first crystal becomes the selected one."""
     st.session_state[_ID] = identifiers[0]
     st.session_state[_GROUP] = tuple(identifiers)
+    st.session_state[_PLACE] = None
+
+
+def selected_place() -> tuple[float, float] | None:
+    """An empty place of the map that was clicked last, None after a click on a crystal."""
+    return st.session_state.get(_PLACE)
+
+
+def select_place(place: tuple[float, float]) -> None:
+    """Select an empty place; the selected crystal stays."""
+    st.session_state[_PLACE] = place

@@ -11,7 +11,11 @@ from app.services.latent_map import LatentMap
 from cdvae_core.crystal import SYMBOLS
 
 ELEMENTS, NUM_ELEMENTS, DENSITY, SPLIT = "Elements", "Number of elements", "Density", "Split"
+SYSTEM, GUESS = "Crystal system", "The model's guess"
 MAX_CLASSES = 6
+SYSTEMS = (
+    "cubic", "hexagonal", "trigonal", "tetragonal", "orthorhombic", "monoclinic", "triclinic",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,8 @@ def choices(of: LatentMap) -> list[str]:
     """What a map can be coloured by: its properties first."""
     return [
         *of.properties,
+        *([GUESS] if of.guesses is not None else []),
+        SYSTEM,
         ELEMENTS,
         NUM_ELEMENTS,
         DENSITY,
@@ -44,15 +50,31 @@ def choices(of: LatentMap) -> list[str]:
     ]
 
 
-def colouring(of: LatentMap, by: str, elements: Sequence[str] = ()) -> Colouring:
+def colouring(
+    of: LatentMap,
+    by: str,
+    elements: Sequence[str] = (),
+    systems: np.ndarray | None = None,
+    guessed: str = "",
+) -> Colouring:
     """The colours of all points.
 
     Args:
         by: one of `choices`.
+        systems: of every point, for `SYSTEM`.
+        guessed: which property the guess is of.
         elements: for `ELEMENTS`, up to six symbols; a crystal gets the first that it contains.
     """
     if by == ELEMENTS:
         return _by_elements(of, elements[:MAX_CLASSES])
+    if by == SYSTEM and systems is not None:
+        present = tuple(name for name in SYSTEMS if (systems == name).any())
+        places = {name: i for i, name in enumerate(present)}
+        classes = np.array([places.get(name, -1) for name in systems])
+        return Colouring(by, classes=classes, names=present)
+    if by == GUESS and of.guesses is not None:
+        title = f"{readable(guessed)}, guessed" if guessed else by
+        return Colouring(title, of.guesses.astype(np.float32), unit=of.units.get(guessed, ""))
     if by == SPLIT:
         names = tuple(of.splits)
         places = {name: i for i, name in enumerate(names)}

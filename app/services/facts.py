@@ -63,6 +63,19 @@ def space_group(crystal: Crystal) -> str:
         return "–"
 
 
+def crystal_system(crystal: Crystal) -> str:
+    """Of its space group by spglib, within 0.1 Å."""
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
+
+    from cdvae_core.structures import to_structure
+
+    try:
+        found = SpacegroupAnalyzer(to_structure(crystal), symprec=SYMMETRY_TOLERANCE)
+        return str(found.get_crystal_system())
+    except (SymmetryUndeterminedError, TypeError):
+        return "unknown"
+
+
 def _triple(values: np.ndarray) -> tuple[float, float, float]:
     a, b, c = (float(v) for v in values)
     return a, b, c

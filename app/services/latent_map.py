@@ -31,14 +31,16 @@ class LatentMap:
     Attributes:
         splits: by name, in order.
         latents: mu, `[points, latent]`.
-        places: `[points, 2]`, UMAP coordinates without unit.
+        places: `[points, 2]` or `[points, 3]`, UMAP coordinates without unit.
         units: of the properties.
+        guesses: `[points]`, the checkpoint's own property of z; None if it predicts none.
     """
 
     splits: dict[str, CachedSplit]
     latents: np.ndarray
     places: np.ndarray
     units: dict[str, str] = field(default_factory=dict)
+    guesses: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -124,6 +126,7 @@ def build_map(
     folder: Path,
     splits: dict[str, CachedSplit],
     units: dict[str, str],
+    components: int = 2,
 ) -> LatentMap | None:
     """Encode what has not been encoded before, then project; None if the job is to stop.
 
@@ -149,10 +152,20 @@ def build_map(
         parts.append(part)
     latents = np.concatenate(parts)
     job.report(0.7, "Laying out the map (UMAP)")
-    made = LatentMap(splits, latents, project(latents, shipped=folder), units)
+    places = project(latents, components=components, shipped=folder)
+    made = LatentMap(splits, latents, places, units, _guesses(model, latents))
     job.report(0.97, "Reading compositions")
     _ = made.formulas, made.index_of, made.density  # worked out here, not in the page's way
     return made
+
+
+def _guesses(model: CDVAE, latents: np.ndarray) -> np.ndarray | None:
+    import torch
+
+    if model.fc_property is None:
+        return None
+    with torch.no_grad():
+        return model.predict_property(torch.as_tensor(latents, dtype=model.dtype)).numpy()
 
 
 def _encode(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from app import cache
-from app.components.home_panels import dataset_panel, gallery_row, model_line, next_steps
+from app.components.home_panels import (
+    dataset_panel,
+    gallery_row,
+    metric_panel,
+    model_line,
+    next_steps,
+)
 from app.components.page import page_header
 from app.components.pickers import checkpoint_picker
 
@@ -21,6 +27,7 @@ gallery_row(info)
 
 left, right = st.columns([1.7, 1], gap="large")
 with left:
+    metric_panel(info)
     st.header("Model card", anchor=False)
     text = cache.card(info.path, info.stamp)
     with st.container(border=True, key="card"):

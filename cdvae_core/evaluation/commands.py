@@ -65,7 +65,7 @@ def reconstruction(
     if true is None:
         raise ConfigError(f"{given} brings no reference; add --reference")
     name = reference if reference else f"{crystals.dataset or ''}:"
-    judge, notes = _judge(_crew(jobs, timeout, scheduler), cutoffs, name, seed)
+    judge = _judge(_crew(jobs, timeout, scheduler), cutoffs, name, seed)
     folder = _folder(out, given)
     stores = _stores(folder, true)
     scored = scoring.reconstruction(judge, crystals, true, stores)
@@ -74,7 +74,7 @@ def reconstruction(
     if training is not None:
         own = paired(training, len(true), seed)
         floor = scoring.reconstruction(judge, own, true, (_store_of(training), stores[1]))
-    _finish("reconstruction", crystals, true, judge, scored, floor, notes, since, folder)
+    _finish("reconstruction", crystals, true, judge, scored, floor, [], since, folder)
 
 
 @evaluate_app.command()
@@ -95,7 +95,7 @@ def generation(
 
     since = time.monotonic()
     crystals, true = read(given), read(reference)
-    judge, notes = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
+    judge = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
     folder = _folder(out, given)
     stores = _stores(folder, true)
     training = training_of(true)
@@ -104,7 +104,7 @@ def generation(
     if training is not None:
         own = drawn(training, len(crystals), seed)
         floor = scoring.generation(judge, own, true, (_store_of(training), stores[1]))
-    _finish("generation", crystals, true, judge, scored, floor, notes, since, folder)
+    _finish("generation", crystals, true, judge, scored, floor, [], since, folder)
 
 
 @evaluate_app.command()
@@ -112,7 +112,9 @@ def optimisation(
     given: Input,
     reference: Reference,
     cutoffs: CutoffsName = None,
-    starts: Annotated[int, typer.Option(min=1, help="crystals of one saved step")] = 100,
+    starts: Annotated[
+        int | None, typer.Option(min=1, help="crystals of one saved step [the input's, or 100]")
+    ] = None,
     out: Out = None,
     seed: Seed = 0,
     jobs: Jobs = 2,
@@ -126,9 +128,8 @@ def optimisation(
 
     since = time.monotonic()
     crystals, true = read(given), read(reference)
-    judge, notes = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
-    if judge.network is None:
-        raise ConfigError(f"success rates are judged by the published network. {notes[0]}")
+    judge = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
+    starts = starts or crystals.starts or 100
     if len(crystals) % starts:  # before an hour is spent on measuring them
         raise ConfigError(
             f"{crystals.name} has {len(crystals)} crystals, no whole number of steps of {starts} "
@@ -144,7 +145,7 @@ def optimisation(
         own = drawn(training, len(crystals) // starts * starts, seed)
         if len(own) == len(crystals):
             floor = scoring.optimised(judge, own, starts, thresholds, _store_of(training))
-    _finish("optimisation", crystals, true, judge, scored, floor, [*notes, whence], since, folder)
+    _finish("optimisation", crystals, true, judge, scored, floor, [whence], since, folder)
 
 
 @evaluate_app.command()
@@ -169,7 +170,7 @@ def stability(
     since = time.monotonic()
     check_potential(potential)
     crystals, true = drawn(read(given), n, seed), read(reference)
-    judge, _ = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
+    judge = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
     folder = _folder(out, given)
     stores = _stores(folder, true)
     training = training_of(true)
@@ -213,11 +214,10 @@ def _crew(jobs: int, timeout: float, scheduler: str | None) -> Crew:
     return Crew(jobs, timeout, scheduler)
 
 
-def _judge(
-    crew: Crew, cutoffs: str | None, reference: str | None, seed: int
-) -> tuple[Judge, list[str]]:
+def _judge(crew: Crew, cutoffs: str | None, reference: str | None, seed: int) -> Judge:
     from cdvae_core.evaluation.scoring import Judge
     from cdvae_core.metrics.coverage import CUTOFFS
+    from cdvae_core.metrics.predictor import known
 
     dataset = (reference or "").rpartition(":")[0]
     name = cutoffs or (dataset if dataset in CUTOFFS else LIKE.get(dataset))
@@ -226,7 +226,7 @@ def _judge(
             f"--cutoffs is needed, since the reference is no split of a dataset that has its own: "
             f"one of {', '.join(CUTOFFS)}"
         )
-    return Judge.with_network(crew, name, seed)
+    return Judge(crew, name, seed, dataset if dataset in known() else name)
 
 
 def _thresholds(

@@ -52,6 +52,7 @@ class Crystals:
         fingerprint: of the dataset split that this is, if it is one.
         dataset: that this is a split of, or that its reference was drawn from.
         notes: what is to be known of the data.
+        starts: of an optimisation: so many crystals belong to each saved step.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Crystals:
     fingerprint: str | None = None
     dataset: str | None = None
     notes: Sequence[str] = ()
+    starts: int | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -129,7 +131,8 @@ def _own_output(folder: Path) -> Crystals:
         ids = [entry["name"] for entry in entries]
         items = [_own_crystal(folder, entry) for entry in entries]
         tries = int(manifest.get("k", 1))
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        starts = int(manifest["starts"]) if "starts" in manifest else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / 'manifest.json'} is damaged: {error}") from error
     if not items:
         raise DatasetError(f"there are no crystals in {folder}")
@@ -142,7 +145,9 @@ def _own_output(folder: Path) -> Crystals:
     if true is not None and len(true) * tries > len(items):  # a run that was stopped
         true = true.subset(range(len(items) // tries))
         ids, items = ids[: len(true) * tries], items[: len(true) * tries]
-    return Crystals(folder.name, ids, items, tries, true, dataset=manifest.get("dataset"))
+    return Crystals(
+        folder.name, ids, items, tries, true, dataset=manifest.get("dataset"), starts=starts
+    )
 
 
 def _own_crystal(folder: Path, entry: dict[str, Any]) -> Crystal | Broken:

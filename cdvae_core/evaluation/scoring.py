@@ -1,7 +1,7 @@
 """The paper's three tasks, scored: crystals and a reference in, figures and a table out.
 
-Energies are those of the published property network that belongs to the cut-offs ("independent
-predictor"). Where it cannot be had, the figures that need it are left out and a note says so.
+Energies are those of the independent property network of the reference's dataset, or else of the
+one that the cut-offs belong to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from pymatgen.core import Composition
 
 from cdvae_core.crystal import SYMBOLS, Crystal
-from cdvae_core.errors import ConfigError, DatasetError
+from cdvae_core.errors import ConfigError
 from cdvae_core.evaluation.inputs import Broken, Crystals
 from cdvae_core.evaluation.tasks import to_measurement
 from cdvae_core.evaluation.work import Crew, Store, run
@@ -22,12 +22,9 @@ from cdvae_core.metrics import diversity, optimisation
 from cdvae_core.metrics.coverage import CUTOFFS, coverage
 from cdvae_core.metrics.distributions import distance, draw_valid, earth_movers, symmetry
 from cdvae_core.metrics.measure import Measurement
-from cdvae_core.metrics.official_predictor import OfficialPredictor
 from cdvae_core.metrics.reconstruction import Reconstruction
 from cdvae_core.metrics.stability import POTENTIALS, STABLE, Hull
 from cdvae_core.metrics.structure_rule import CLOSEST
-
-NETWORKS = {"perov_5": "perovskite", "carbon_24": "carbon", "mp_20": "mp20"}
 
 
 @dataclass
@@ -56,31 +53,23 @@ class Judge:
 
     Attributes:
         crew: who does the work.
-        cutoffs: perov_5, carbon_24 or mp_20: cut-offs of coverage, and which network.
+        cutoffs: perov_5, carbon_24 or mp_20: whose cut-offs of coverage.
         seed: of the draws.
-        network: the property network, None where it cannot be had.
+        network: whose independent property network, see `metrics.predictor`.
+
+    Raises:
+        ConfigError: no such cut-offs.
     """
 
     crew: Crew
     cutoffs: str
     seed: int
-    network: str | None
+    network: str
 
-    @classmethod
-    def with_network(cls, crew: Crew, cutoffs: str, seed: int) -> tuple[Judge, list[str]]:
-        """A judge with its network if that can be had, else a note.
-
-        Raises:
-            ConfigError: no such cut-offs.
-        """
-        if cutoffs not in CUTOFFS:
-            raise ConfigError(f"no cut-offs '{cutoffs}': choose one of {', '.join(CUTOFFS)}")
-        network = NETWORKS[cutoffs]
-        try:
-            OfficialPredictor.load(network)
-        except DatasetError as error:
-            return cls(crew, cutoffs, seed, None), [f"No energies: {error}."]
-        return cls(crew, cutoffs, seed, network), []
+    def __post_init__(self) -> None:
+        if self.cutoffs not in CUTOFFS:
+            choices = ", ".join(CUTOFFS)
+            raise ConfigError(f"no cut-offs '{self.cutoffs}': choose one of {choices}")
 
     def measure(self, crystals: Crystals, store: Store) -> list[Measurement]:
         """Each crystal, those that are none or take too long included."""
@@ -103,8 +92,7 @@ class Judge:
         return [found[i] for i in range(len(crystals))]
 
     def energies(self, crystals: Crystals, places: Sequence[int], store: Store) -> np.ndarray:
-        """`[places]`, eV/atom, NaN where the network has none."""
-        assert self.network is not None
+        """`[places]`, in the property's unit, NaN where the network has none."""
         arguments = [(self.network, crystals.items[i]) for i in places]
         answers = run("energy", arguments, store, self.crew, f"energies of {crystals.name}")
         return np.array([answer.get("value", np.nan) for answer in answers], dtype=float)
@@ -165,13 +153,12 @@ def generation(
     metrics |= earth_movers(chosen, usable) | symmetry(chosen, usable)
     counts = {"crystals": len(given), "reference": len(reference), "sample": len(sample)}
     table = _rows(given, measured)
-    if judge.network is not None:
-        energies = judge.energies(given, sample, stores[0])
-        places = [i for i, item in enumerate(reference.items) if isinstance(item, Crystal)]
-        own = judge.energies(reference, places, stores[1])
-        metrics["wdist_prop"] = distance(energies[np.isfinite(energies)], own[np.isfinite(own)])
-        for place, value in zip(sample, energies, strict=True):
-            table[place]["energy"] = float(value)
+    energies = judge.energies(given, sample, stores[0])
+    places = [i for i, item in enumerate(reference.items) if isinstance(item, Crystal)]
+    own = judge.energies(reference, places, stores[1])
+    metrics["wdist_prop"] = distance(energies[np.isfinite(energies)], own[np.isfinite(own)])
+    for place, value in zip(sample, energies, strict=True):
+        table[place]["energy"] = float(value)
     metrics |= _diversity(judge, given, measured, sample, reference, known, training, stores[0])
     return Scored(metrics, counts, table, measured, known)
 

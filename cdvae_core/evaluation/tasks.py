@@ -12,7 +12,7 @@ import numpy as np
 from cdvae_core.crystal import Crystal
 from cdvae_core.metrics import diversity, reconstruction, stability
 from cdvae_core.metrics.measure import Measurement, measure, published_structure
-from cdvae_core.metrics.official_predictor import OfficialPredictor
+from cdvae_core.metrics.predictor import Predictor
 from cdvae_core.structures import niggli
 
 _FINGERPRINTS = ("structure_fingerprint", "composition_fingerprint")
@@ -31,7 +31,7 @@ def to_measurement(values: dict[str, Any]) -> Measurement:
 
 
 def energy(network: str, crystal: Crystal) -> float:
-    """The published network's property of the Niggli cell, eV/atom."""
+    """The independent network's property of the Niggli cell, in its unit."""
     return float(_network(network).predict([niggli(published_structure(crystal))])[0])
 
 
@@ -62,8 +62,8 @@ def element_energy(potential: str, symbol: str) -> float:
 
 
 @lru_cache(maxsize=1)
-def _network(name: str) -> OfficialPredictor:
-    return OfficialPredictor.load(name)
+def _network(name: str) -> Predictor:
+    return Predictor.load(name)
 
 
 TASKS: dict[str, Callable[..., Any]] = {

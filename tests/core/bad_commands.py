@@ -37,6 +37,7 @@ _atom_site_fract_z
 def commands(checkpoint: str) -> dict[str, list[str]]:
     sample = ["sample", checkpoint, "-n", "2", "--device", "cpu"]
     recon = ["reconstruct", checkpoint, "--device", "cpu", "--out", "out"]
+    opt = ["optimise", checkpoint, "--device", "cpu", "--out", "out"]
     train = ["train", "perov_like_small", "--device", "cpu", "--run", "run"]
     return {
         "sample: no checkpoint": ["sample", "nowhere", "--out", "out"],
@@ -54,6 +55,29 @@ def commands(checkpoint: str) -> dict[str, list[str]]:
         "reconstruct: not built": [*recon, "--dataset", "carbon_24"],
         "reconstruct: split": [*recon, "--dataset", "carbon_24", "--split", "dev"],
         "reconstruct: from": [*recon, "--dataset", "carbon_24", "--from", "w"],
+        "sample: prior": [*sample, "--out", "out", "--prior", "cauchy"],
+        "sample: no flow": [*sample, "--out", "out", "--prior", "flow"],
+        "sample: wishes without a flow": [*sample, "--out", "out", "--wanted", "O"],
+        "sample: no element": [*sample, "--out", "out", "--wanted", "O,Qq"],
+        "optimise: no goal": opt,
+        "optimise: two goals": [*opt, "--minimize", "--target", "1"],
+        "optimise: property": [*opt, "--minimize", "--property", "mass"],
+        "optimise: from": [*opt, "--minimize", "--from", "w"],
+        "optimise: dataset": [*opt, "--minimize", "--dataset", "nothing"],
+        "optimise: too many": [*opt, "--minimize", "--dataset", "perov_like", "-n", "5000"],
+        "optimise: kept": [
+            *opt,
+            "--minimize",
+            "--from",
+            "prior",
+            "-n",
+            "2",
+            "--steps",
+            "5",
+            "--kept",
+            "6",
+        ],
+        "prior: dataset": ["prior", checkpoint, "--dataset", "nothing"],
         "train: no such": ["train", "nothing"],
         "train: key": [*train, "recipe.epoch=3"],
         "train: value": [*train, "recipe.epochs=many"],

@@ -124,6 +124,34 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.slow
+def test_optimise_and_what_it_leaves(trained: Path, project: Path) -> None:
+    out = project / "better"
+    said = cdvae(
+        project, "optimise", str(trained), "--minimize", "-n", "2", "--steps", "40", "--kept", "4",
+        "--split", "train", "--out", str(out),
+    )  # fmt: skip
+    assert "predicted energy_per_atom: from" in said
+    manifest = json.loads((out / "manifest.json").read_text())
+    names = [entry["name"] for entry in manifest["crystals"]]
+    assert names == [f"step-{s:05d}-start-{i:05d}" for s in (10, 20, 30, 40) for i in (0, 1)]
+    assert manifest["starts"] == 2 and len(manifest["ids"]) == 2
+    falling = torch.tensor(manifest["predicted"]).diff(dim=0)
+    assert (falling < 0).all()
+
+
+def test_a_prior_is_learnt_and_then_used(trained: Path, project: Path) -> None:
+    assert "held-out loss" in cdvae(project, "prior", str(trained), "--steps", "100")
+    cdvae(project, "sample", str(trained), "-n", "2", "--out", str(project / "flow"))
+    assert json.loads((project / "flow" / "manifest.json").read_text())["prior"] == "flow"
+    cdvae(project, "sample", str(trained), "-n", "2", "--wanted", "O", "--property", "1.5",
+          "--out", str(project / "asked"))  # fmt: skip
+    asked = json.loads((project / "asked" / "manifest.json").read_text())
+    assert asked["condition"]["wanted"] == [8] and asked["condition"]["prop"] == 1.5
+    cdvae(project, "sample", str(trained), "-n", "2", "--prior", "gaussian",
+          "--out", str(project / "plain"))  # fmt: skip
+    (trained / "prior.safetensors").unlink()
+
+
 def test_two_processes_train_as_one(project: Path) -> None:
     """DDP over gloo: one log, one model; --max-time and --resume are exact here, too."""
     run = project / "ddp"

@@ -20,7 +20,7 @@ LAYERS = (
     {"scalers", "graph"},
     {"nn", "noise", "assignment", "optimiser"},
     {"model"},
-    {"checkpoint", "losses", "langevin"},
+    {"checkpoint", "losses", "langevin", "optimise", "prior", "walks", "compiled"},
     {"data", "structures"},
     {"experiment", "encode", "decode", "latent"},
     {"train", "metrics"},

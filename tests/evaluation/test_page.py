@@ -31,7 +31,7 @@ def perovskites(name: str, count: int, size: float) -> Crystals:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generation with a crystal that is none, and a noise floor."""
     folder = tmp_path_factory.mktemp("report")
-    judge = Judge(Crew(jobs=1, quiet=True), "perov_5", 0, None)
+    judge = Judge(Crew(jobs=1, quiet=True), "perov_5", 0, "perov_5")
     given, true = perovskites("<given>", 6, 3.9), perovskites("true", 6, 4.0)
     given.items[2] = Broken(NASTY)  # type: ignore[index]
     stores = (Store(folder / "parts"), Store(folder / "parts"))

@@ -23,7 +23,6 @@ from cdvae_core.crystal import Crystal
 from cdvae_core.errors import ConfigError, DatasetError
 from cdvae_core.evaluation import work
 from cdvae_core.evaluation.inputs import read
-from cdvae_core.evaluation.scoring import Judge
 from cdvae_core.evaluation.work import Crew, Store, run
 from cdvae_core.structures import to_cif
 
@@ -202,12 +201,7 @@ def test_the_folder_that_one_stands_in(project: Path) -> None:
     assert "generation of cifs" in done.stdout
 
 
-def test_a_wrong_number_of_starts_is_said_before_anything_is_measured(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        Judge, "with_network", lambda crew, name, seed: (Judge(crew, name, seed, "perovskite"), [])
-    )
+def test_a_wrong_number_of_starts_is_said_before_anything_is_measured(project: Path) -> None:
     words = ["evaluate", "optimisation", "given.extxyz", "--reference", "perov_like:test",
              "--starts", "7"]  # fmt: skip
     found = CliRunner().invoke(app, words)

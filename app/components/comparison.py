@@ -1,0 +1,138 @@
+"""Reports side by side: a table, bars, distributions and crystals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app.components.crystal_facts import crystal_title
+from app.components.crystal_viewer import crystal_view
+from app.components.curves import PALETTE
+from app.services.chemistry import formula
+from app.services.reports import Found, crystals_of, rows_of
+from cdvae_core.evaluation import published
+from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
+
+FLOOR, FLOOR_COLOUR, PAPER_COLOUR = "noise floor", "#a9b6b8", "#5c6b70"
+_DISTRIBUTIONS = {
+    "density": "density, g/cm³", "energy": "energy by the independent network, eV/atom",
+    "num_elements": "number of elements",
+}  # fmt: skip
+
+
+def _columns(chosen: Sequence[Found], task: str, rules: str) -> dict[str, dict[str, float | None]]:
+    """Figures by model: ours, the paper's, and the noise floor of the first."""
+    columns = {}
+    for one in chosen:
+        title = one.title
+        while title in columns:
+            title += "′"
+        columns[title] = one.report.metrics
+    columns |= published.rows(task, rules)
+    if chosen and chosen[0].report.noise_floor:
+        columns[FLOOR] = chosen[0].report.noise_floor
+    return columns
+
+
+def _names(columns: dict[str, dict[str, float | None]]) -> list[str]:
+    return [name for name in MEANINGS if any(name in figures for figures in columns.values())]
+
+
+def metric_table(chosen: Sequence[Found], task: str, rules: str) -> None:
+    """Every figure of every model, with its meaning."""
+    columns = _columns(chosen, task, rules)
+    names = _names(columns)
+    table = {"Figure": [MEANINGS[name].title for name in names]}
+    for head, figures in columns.items():
+        table[head] = [shown(name, figures.get(name)) for name in names]
+    arrows = {"higher": "higher is better", "lower": "lower is better", "": "–"}
+    table["Better"] = [arrows[MEANINGS[name].better] for name in names]
+    table["What it is, and what it hides"] = [MEANINGS[name].says for name in names]
+    st.dataframe(pd.DataFrame(table), hide_index=True, height=min(35 * (len(names) + 1) + 3, 560))
+    for one in chosen:
+        over = counted(one.report.counts)
+        st.html(f'<p class="note">{one.title}: over {over}, against '
+                f"{one.report.meta.get('reference')}.</p>")  # fmt: skip
+    if published.rows(task, rules):
+        st.html('<p class="note">The paper generated 10,000 crystals and reconstructed whole test '
+                "sets: coverage grows with the number of crystals.</p>")  # fmt: skip
+
+
+def figures_chart(chosen: Sequence[Found], task: str, rules: str) -> None:
+    """One figure as bars."""
+    columns = _columns(chosen, task, rules)
+    names = [n for n in _names(columns) if sum(f.get(n) is not None for f in columns.values()) > 1]
+    if not names:
+        return
+    name = st.selectbox("Draw", names, format_func=lambda n: MEANINGS[n].title, key=f"draw-{task}",
+                        width=320)  # fmt: skip
+    heads = [head for head, figures in columns.items() if figures.get(name) is not None]
+    own = [one for one in columns if one != FLOOR and not one.endswith("(paper)")]
+    colours = [
+        FLOOR_COLOUR if head == FLOOR
+        else PALETTE[own.index(head) % len(PALETTE)] if head in own else PAPER_COLOUR
+        for head in heads
+    ]  # fmt: skip
+    scale = 100 if MEANINGS[name].share else 1
+    figure = go.Figure(
+        go.Bar(x=[scale * columns[h][name] for h in heads], y=heads, orientation="h",
+               marker={"color": colours}, text=[shown(name, columns[h][name]) for h in heads])
+    )  # fmt: skip
+    unit = ", %" if MEANINGS[name].share else ""
+    figure.update_layout(
+        height=60 + 34 * len(heads), margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": MEANINGS[name].title + unit}, yaxis={"autorange": "reversed"},
+    )  # fmt: skip
+    st.plotly_chart(figure, key=f"bars-{task}", config={"displayModeBar": False},
+                    alt=f"{MEANINGS[name].title} of every model")  # fmt: skip
+    st.html(f'<p class="note">{MEANINGS[name].says}</p>')
+
+
+def distributions(chosen: Sequence[Found]) -> None:
+    """What the distances between distributions are over, drawn."""
+    tables = {one.title: rows_of(one) for one in chosen}
+    known = {title: rows for title, rows in tables.items() if rows is not None}
+    names = [n for n in _DISTRIBUTIONS if any(n in rows for rows in known.values())]
+    if not names:
+        return
+    st.subheader("Distributions", anchor=False)
+    for column, name in zip(st.columns(len(names), gap="medium"), names, strict=True):
+        with column:
+            figure = go.Figure()
+            for i, (title, rows) in enumerate(known.items()):
+                if name in rows:
+                    values = rows[name].to_numpy(dtype=float)
+                    figure.add_histogram(
+                        x=values[np.isfinite(values)], name=title, histnorm="percent", opacity=0.6,
+                        marker={"color": PALETTE[i % len(PALETTE)]},
+                    )  # fmt: skip
+            figure.update_layout(
+                barmode="overlay", height=260, margin={"l": 8, "r": 8, "t": 8, "b": 8},
+                xaxis={"title": _DISTRIBUTIONS[name]}, yaxis={"title": "crystals, %"},
+                legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+            )  # fmt: skip
+            st.plotly_chart(figure, key=f"distribution-{name}", config={"displayModeBar": False},
+                            alt=f"Distribution of the {_DISTRIBUTIONS[name]}")  # fmt: skip
+
+
+def pictures(chosen: Sequence[Found], task: str) -> None:
+    """Crystals of one report, as in the paper's Figures 3 and 5."""
+    able = [one for one in chosen if one.pictures is not None]
+    if not able:
+        return
+    st.subheader("Original and reconstruction" if task == "reconstruction" else "Crystals",
+                 anchor=False)  # fmt: skip
+    one = st.selectbox("Of", able, format_func=lambda f: f.title, key=f"pictures-{task}", width=280)
+    shown_ = crystals_of(one)[:8]
+    for first in range(0, len(shown_), 4):
+        for place, column in enumerate(st.columns(4, gap="small")):
+            if first + place < len(shown_):
+                name, crystal = shown_[first + place]
+                with column:
+                    title = formula(crystal.atomic_numbers)
+                    crystal_view(crystal, key=f"picture-{first + place}", label=title, height=190)
+                    crystal_title(title, name)

@@ -1,0 +1,122 @@
+"""The course and the outcome of an optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from app import cache
+from app.components.candidates import (
+    candidate_table,
+    downloads,
+    gallery,
+    keep_controls,
+    unit_of,
+    verdict_words,
+)
+from app.components.curves import Curve, line_chart
+from app.components.path_charts import path_on_map
+from app.services.checkpoints import CheckpointInfo
+from app.services.colouring import readable
+from app.services.jobs import Job
+from app.services.optimise import Progress, Waypoint, best_of, success_rates
+
+CURVES = 12  # starts that are drawn
+
+
+def curve(items: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) -> None:
+    """The predicted property over steps, and what the independent network says of the crystals."""
+    progress = [one for one in items if isinstance(one, Progress)]
+    if not progress:
+        return
+    unit = unit_of(info)
+    title = readable(info.prop or "") + (f", {unit}" if unit else "")
+    steps = [one.step for one in progress]
+    values = np.stack([one.predicted for one in progress])
+    shown = min(values.shape[1], CURVES)
+    one = values.shape[1] == 1
+    curves = [
+        Curve("model's guess" if one else settings["labels"][i], values[:, i].tolist(), dashed=one)
+        for i in range(shown)
+    ]
+    guide = settings["target"] if not settings["direction"] else None
+    if one:
+        curves.append(_judged(items, steps))
+    line_chart(curves, key="optimise-curve", x=steps, x_title="step", y_title=title, points=False,
+               height=300, guide=guide)  # fmt: skip
+    left, right = st.columns([1, 1.2], gap="large")
+    waypoints = [one for one in items if isinstance(one, Waypoint)]
+    with left:
+        ways = [np.stack([p.z[i] for p in progress[:: max(1, len(progress) // 20)]])
+                for i in range(min(shown, 5))]  # fmt: skip
+        path_on_map(info, ways, "optimise")
+    with right:
+        if waypoints:
+            last = waypoints[-3:][::-1]
+            st.html('<p class="note">The latest crystals</p>')
+            for point in last:
+                st.html(f'<p class="formula">{point.candidate.formula}<span>step {point.step:,}, '
+                        f"{verdict_words(point.candidate)}</span></p>")  # fmt: skip
+
+
+def _judged(items: Sequence[Any], steps: Sequence[int]) -> Curve:
+    """The independent network's word at the steps whose crystals are decoded, None elsewhere."""
+    said = {
+        one.step: one.candidate.verdict.prop
+        for one in items
+        if isinstance(one, Waypoint) and one.candidate.verdict
+    }
+    return Curve("independent network", [said.get(step) for step in steps])
+
+
+def outcome(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> None:
+    """The best crystal of each start, once the job is over."""
+    waypoints = [one for one in job.items() if isinstance(one, Waypoint)]
+    if job.running or not waypoints:
+        return
+    best = best_of(waypoints, settings["before"], settings["direction"], settings["target"])
+    judged = any(w.candidate.verdict and w.candidate.verdict.prop is not None for w in waypoints)
+    by = "the independent network" if judged else "the model's own guess: there is no other judge"
+    st.subheader("The best of each start", anchor=False)
+    st.html(f'<p class="note">Chosen among the valid crystals of its way by {by}.</p>')
+    if not best:
+        st.warning("No crystal on any way is valid.")
+    else:
+        _rates(best, info, settings)
+        words = {True: "yes", False: "no", None: "–"}
+        more = {
+            "Start": [settings["labels"][b.waypoint.start] for b in best],
+            "Step": [b.waypoint.step for b in best],
+            "Before": [None if b.before is None else round(b.before, 3) for b in best],
+            "After": [None if b.after is None else round(b.after, 3) for b in best],
+            "Better": [words[b.improved] for b in best],
+        }
+        chosen = [b.waypoint.candidate for b in best]
+        gallery(chosen, "best")
+        candidate_table(chosen, info, more)
+    with st.expander("All crystals on the way"):
+        all_ = [one.candidate for one in waypoints]
+        candidate_table(all_, info, {"Step": [one.step for one in waypoints]})
+    kept = {k: v for k, v in settings.items() if k not in ("labels", "before")}
+    found = [one.candidate for one in waypoints]
+    keep_controls(found, info, "optimise", kept)
+    downloads(found, "optimised")
+
+
+def _rates(best: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) -> None:
+    """SR5, SR10 and SR15 where many starts were minimised."""
+    limits = cache.thresholds(info)
+    starts = len(settings["labels"])
+    better = sum(bool(b.improved) for b in best)
+    with st.container(horizontal=True):
+        st.metric("Improved", f"{better} of {starts}", width="content")
+        if settings["direction"] == -1 and starts > 1 and limits:
+            for (name, rate), limit in zip(
+                success_rates(list(best), starts, limits).items(), limits, strict=True
+            ):
+                st.metric(name, f"{100 * rate:.0f} %", width="content",
+                          help=f"Starts whose best crystal is below {limit:.3f}, that percentile "
+                          "of the training data.")  # fmt: skip

@@ -1,0 +1,21 @@
+"""The two controls that every decoding has."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app.services.reconstruct import SCHEDULES
+from cdvae_core.config import MAX_SEED
+
+
+def sampler_controls() -> tuple[str, int]:
+    """The schedule and the seed; the choice holds on every page, the seed is in the URL."""
+    schedule = st.selectbox(
+        "Schedule", list(SCHEDULES), format_func=SCHEDULES.get, key="schedule", width=270,
+        persist_state="session", help="How many noise levels and steps. Fast is a shortened one.",
+    )  # fmt: skip
+    seed = st.number_input(
+        "Seed", 0, MAX_SEED, key="seed", width=140, bind="query-params", persist_state="session",
+        help="The same seed gives the same crystal.",
+    )  # fmt: skip
+    return schedule, int(seed)

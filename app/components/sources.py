@@ -1,0 +1,135 @@
+"""Where a walk begins: a crystal of the data, one's own file, the library, or the prior."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from app import cache
+from app.components.page import sentence
+from app.components.pickers import SPLIT_NAMES
+from app.components.selection import selected_id
+from app.services import library, uploads
+from app.services.checkpoints import CheckpointInfo
+from app.services.chemistry import formula, pretty
+from cdvae_core.config import MAX_SEED
+from cdvae_core.crystal import Crystal
+from cdvae_core.data.cache import find_split
+from cdvae_core.data.registry import SPLITS
+from cdvae_core.errors import CdvaeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DATA, FILE, LIBRARY, PRIOR = "Dataset", "Own file", "Library", "Random"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A latent to begin from.
+
+    Attributes:
+        crystal: what it is the latent of; None for a draw from the prior.
+        where: in words that find it again.
+    """
+
+    label: str
+    z: Tensor
+    crystal: Crystal | None
+    where: dict[str, Any]
+
+
+def source_picker(info: CheckpointInfo, key: str, label: str, index: int = 0) -> Source | None:
+    """Choose one source; None, with a word on what is missing, until there is one.
+
+    Args:
+        index: which crystal of the data to propose.
+    """
+    kinds = [DATA, FILE, LIBRARY, PRIOR]
+    kind = st.segmented_control(
+        label, kinds, default=DATA, required=True, key=f"{key}-kind", persist_state="session"
+    )
+    try:
+        picked = {DATA: _data, FILE: _file, LIBRARY: _library, PRIOR: _prior}[kind]
+        return picked(info, key, index)
+    except CdvaeError as error:
+        st.error(sentence(str(error)), icon=":material/error:")
+        return None
+
+
+def _data(info: CheckpointInfo, key: str, index: int) -> Source | None:
+    built = [s for s in reversed(SPLITS) if info.dataset and find_split(info.dataset, s)]
+    if not built:
+        st.html(f'<p class="note">The data of this checkpoint ({info.dataset}) are not built.</p>')
+        return None
+    left, right = st.columns([1, 2])
+    name = left.selectbox(
+        "Split", built, key=f"{key}-split", format_func=SPLIT_NAMES.get, persist_state="session"
+    )
+    split = cache.split(info.dataset, name)
+    titles = cache.titles(info.dataset, name)
+    here = selected_id()
+    start = split.ids.index(here) if index == 0 and here in split.ids else index % len(split)
+    place = right.selectbox(
+        "Crystal", range(len(split)), index=start, format_func=titles.__getitem__,
+        key=f"{key}-{name}-{here if index == 0 else index}", persist_state="session",
+        help="Type a formula or an id. The first is the one selected on the map.",
+    )  # fmt: skip
+    z = cache.latent(info, info.dataset, name, place)
+    return Source(titles[place], z, split.crystal(place), {"split": name, "id": split.ids[place]})
+
+
+def file_source(info: CheckpointInfo, key: str) -> Source | None:
+    """One's own file; None until there is one that can be read."""
+    try:
+        return _file(info, key, 0)
+    except CdvaeError as error:
+        st.error(sentence(str(error)), icon=":material/error:")
+        return None
+
+
+def _file(info: CheckpointInfo, key: str, index: int) -> Source | None:
+    file = st.file_uploader("CIF or POSCAR", key=f"{key}-file", max_upload_size=1)
+    if file is None:
+        st.html('<p class="note">It is read in a process of its own and stays on this machine.</p>')
+        return None
+    content = file.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    known = st.session_state.setdefault("uploads", {})
+    if digest not in known:
+        with st.spinner("Reading the file"):
+            known[digest] = uploads.parse(content)
+    crystal, edges = known[digest]
+    z = uploads.encode(cache.model(info), crystal, edges)
+    return Source(formula(crystal.atomic_numbers), z, crystal, {"file": file.name})
+
+
+def _library(info: CheckpointInfo, key: str, index: int) -> Source | None:
+    import torch
+
+    fitting = [
+        entry for entry in library.entries()
+        if entry.z is not None and entry.provenance.get("checkpoint") == info.name
+        and entry.provenance.get("stamp") in (None, info.stamp)
+    ]  # fmt: skip
+    if not fitting:
+        st.html('<p class="note">The library holds no latent of this checkpoint yet.</p>')
+        return None
+    entry = st.selectbox(
+        "Entry", fitting, key=f"{key}-entry",
+        format_func=lambda e: f"{pretty(e.formula)}, {e.title} (no. {e.number})",
+    )  # fmt: skip
+    return Source(entry.title, torch.tensor(entry.z), entry.crystal, {"library": entry.number})
+
+
+def _prior(info: CheckpointInfo, key: str, index: int) -> Source | None:
+    from cdvae_core.prior import draw
+
+    seed = st.number_input(
+        "Seed of the draw", 0, MAX_SEED, index, key=f"{key}-draw", persist_state="session"
+    )
+    z, name = draw(cache.model(info), info.path, 1, int(seed))
+    return Source(f"draw {seed} from the {name} prior", z[0], None, {"prior": name, "seed": seed})

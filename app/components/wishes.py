@@ -1,0 +1,58 @@
+"""Which prior to draw from, and what the crystals should be like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from app import cache
+from app.components.candidates import unit_of
+from app.components.periodic_table import periodic_table
+from app.services.checkpoints import CheckpointInfo
+from app.services.colouring import readable
+from cdvae_core.crystal import SYMBOLS
+
+if TYPE_CHECKING:
+    from cdvae_core.prior import Condition
+
+_PRIORS = {"flow": "Learned flow", "gaussian": "N(0, 1), as in the paper"}
+_HELP = (
+    "The encoder does not fill N(0, 1). The flow has learned where its latents are, and can be "
+    "asked for elements, a number of atoms and a property."
+)
+
+
+def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
+    """The prior, the condition, and how strongly it is followed."""
+    from cdvae_core.prior import Condition
+
+    kinds = list(_PRIORS) if cache.has_flow(info) else ["gaussian"]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        prior = st.segmented_control(
+            "Prior", kinds, default=kinds[0], required=True, format_func=_PRIORS.get,
+            key=f"prior-{len(kinds)}", help=_HELP, persist_state="session",
+        )  # fmt: skip
+        atoms = st.number_input(
+            "Atoms in cell", 1, info.max_atoms, None, key=f"atoms-{info.name}", width=150,
+            placeholder="any", persist_state="session",
+        )  # fmt: skip
+        if prior == "gaussian":
+            return prior, Condition(num_atoms=atoms), 1.0
+        prop = None
+        if info.prop:
+            unit = f", {unit_of(info)}" if unit_of(info) else ""
+            prop = st.number_input(
+                f"{readable(info.prop)}{unit}", None, None, None, key=f"wish-{info.name}",
+                width=260, placeholder="any", persist_state="session",
+            )  # fmt: skip
+        guidance = st.slider(
+            "How strongly to follow", 1.0, 4.0, 1.5, 0.5, key="guidance", width=200,
+            persist_state="session",
+            help="Classifier-free guidance: more follows the wishes more and varies less.",
+        )  # fmt: skip
+    with st.expander("Elements: click once for wanted, twice for unwanted"):
+        st.html('<p class="note">A wish, not a rule: the prior leans that way.</p>')
+        wanted, unwanted = periodic_table("wish-elements")
+    numbers = [tuple(SYMBOLS.index(s) for s in chosen) for chosen in (wanted, unwanted)]
+    return prior, Condition(prop, atoms, *numbers), guidance

@@ -1,0 +1,170 @@
+"""Property optimisation as a job: ascend in z, decode on the way, let others judge (G.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.services.decoding import Candidate, decode_all
+from app.services.jobs import Job
+from app.services.judging import Judge
+from cdvae_core.crystal import Crystal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cdvae_core.model import CDVAE
+    from cdvae_core.optimise import Goal
+
+ASCENT = 0.15  # the part of the job's bar that the ascent takes
+POINTS = 200  # of the curve
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """The ascent so far.
+
+    Attributes:
+        step: of gradient ascent.
+        predicted: `[starts]`, the model's own guess.
+        z: `[starts, latent]`.
+    """
+
+    step: int
+    predicted: np.ndarray
+    z: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Waypoint:
+    """A decoded latent on the way of one start."""
+
+    start: int
+    step: int
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Best:
+    """The waypoint of one start that the judge likes best.
+
+    Attributes:
+        before, after: the property, by the independent network where there is one.
+    """
+
+    waypoint: Waypoint
+    before: float | None
+    after: float | None
+    improved: bool | None
+
+
+def start(
+    model: CDVAE,
+    z: Tensor,
+    goal: Goal,
+    *,
+    steps: int,
+    step_size: float,
+    kept: int,
+    schedule: str,
+    seed: int,
+    judge: Judge,
+) -> Job:
+    """Optimise in the background; the items are `Progress`, then `Waypoint`s as they come."""
+    return Job(
+        partial(
+            _work, model=model, z=z, goal=goal, steps=steps, step_size=step_size, kept=kept,
+            schedule=schedule, seed=seed, judge=judge,
+        )
+    )  # fmt: skip
+
+
+def _work(
+    job: Job,
+    model: CDVAE,
+    z: Tensor,
+    goal: Goal,
+    steps: int,
+    step_size: float,
+    kept: int,
+    schedule: str,
+    seed: int,
+    judge: Judge,
+) -> None:
+    import torch
+
+    from cdvae_core.optimise import ascend
+
+    every, waypoints, labels = max(1, steps // POINTS), [], []
+    for here in ascend(model, z, goal, steps=steps, step_size=step_size, kept=kept):
+        if job.stopping:
+            return
+        if here.step % every == 0 or here.step == 1 or here.kept:
+            job.report(ASCENT * here.step / steps, f"step {here.step:,} of {steps:,}")
+            job.append(Progress(here.step, here.predicted.numpy(), here.z.numpy()))
+        if here.kept:
+            waypoints.append(here.z)
+            labels += [(i, here.step) for i in range(len(z))]
+    names = [f"start-{i:03d}-step-{step:05d}" for i, step in labels]
+    found = decode_all(
+        job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, judge=judge,
+        begun=ASCENT,
+    )  # fmt: skip
+    for (i, step), candidate in zip(labels, found, strict=False):  # shorter when it was stopped
+        job.append(Waypoint(i, step, candidate))
+
+
+def before(
+    model: CDVAE, z: Tensor, crystals: Sequence[Crystal | None], judge: Judge
+) -> list[float | None]:
+    """The property of each start: by the judge where there is a crystal to judge, else a guess."""
+    import torch
+
+    with torch.no_grad():
+        guesses = model.predict_property(z).tolist()
+    judged = [None if crystal is None else judge.prop(crystal) for crystal in crystals]
+    return [g if j is None else j for g, j in zip(guesses, judged, strict=True)]
+
+
+def best_of(
+    waypoints: list[Waypoint], before: list[float | None], direction: int, target: float
+) -> list[Best]:
+    """For each start the valid crystal that is best, by the independent network where there is one.
+
+    Args:
+        before: of the crystal that each start began from, by the same judge.
+        direction, target: of the `Goal`.
+    """
+
+    def value(one: Waypoint) -> float | None:
+        verdict = one.candidate.verdict
+        if verdict is None or not verdict.valid:
+            return None
+        return one.candidate.guess if verdict.prop is None else verdict.prop
+
+    def cost(x: float) -> float:
+        return -direction * x if direction else abs(x - target)
+
+    found = []
+    for i in sorted({one.start for one in waypoints}):
+        own = [(value(one), one) for one in waypoints if one.start == i]
+        rated = [(cost(x), x, one) for x, one in own if x is not None]
+        if not rated:
+            continue
+        price, after, one = min(rated, key=lambda item: item[0])
+        first = before[i]
+        improved = None if first is None else price < cost(first)
+        found.append(Best(one, first, after, improved))
+    return found
+
+
+def success_rates(best: list[Best], starts: int, thresholds: tuple[float, ...]) -> dict[str, float]:
+    """SR5, SR10, SR15 of minimising: the share of starts whose best is below each threshold."""
+    return {
+        f"SR{percent}": sum(b.after is not None and b.after <= t for b in best) / max(1, starts)
+        for percent, t in zip((5, 10, 15), thresholds, strict=True)
+    }

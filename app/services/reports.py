@@ -1,0 +1,119 @@
+"""Evaluations to put side by side: those that ship with checkpoints, and one's own.
+
+A checkpoint's folder may hold `reports/TASK.json`, with `TASK.parquet` (a row for each crystal) and
+`TASK.extxyz` (a few crystals to look at) beside it. `CDVAE_REPORTS` names more folders, such as
+those that `cdvae evaluate` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.services.checkpoints import checkpoint_folders
+from cdvae_core.crystal import Crystal
+from cdvae_core.errors import CdvaeError, DatasetError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cdvae_core.evaluation.report import Report
+
+EXTRA = "CDVAE_REPORTS"  # folders of reports, separated as in PATH
+TASKS = ("reconstruction", "generation", "optimisation", "stability")
+PICTURES = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One report.
+
+    Attributes:
+        title: whose it is.
+        table, pictures: files beside it, None where there are none.
+    """
+
+    title: str
+    report: Report
+    table: Path | None = None
+    pictures: Path | None = None
+
+
+def found() -> tuple[list[Found], list[str]]:
+    """All reports, and a sentence for each that cannot be read."""
+    kept, wrong = [], []
+    for title, path in _places():
+        try:
+            kept.append(_read(title, path))
+        except CdvaeError as error:
+            wrong.append(str(error))
+    return kept, wrong
+
+
+def uploaded(name: str, content: bytes) -> Found:
+    """A report.json that a person brings.
+
+    Raises:
+        DatasetError: it is none.
+    """
+    from cdvae_core.evaluation.report import Report
+
+    try:
+        report = Report(**json.loads(content))
+        if report.task not in TASKS or not isinstance(report.metrics, dict):
+            raise TypeError("another kind of file")
+        _ = report.meta["cutoffs"], report.noise_floor.items(), report.counts.items()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{name} is no report.json of `cdvae evaluate`") from error
+    return Found(f"{report.name}, {name}", report)
+
+
+def _places() -> list[tuple[str, Path]]:
+    shipped = [
+        (name, path)
+        for name, folder in checkpoint_folders().items()
+        for path in sorted((folder / "reports").glob("*.json"))
+    ]
+    folders = [Path(p) for p in os.environ.get(EXTRA, "").split(os.pathsep) if p]
+    own = [(path.parent.name, path) for f in folders for path in sorted(f.rglob("report.json"))]
+    return shipped + own
+
+
+def _read(title: str, path: Path) -> Found:
+    from cdvae_core.evaluation.report import read
+
+    report = read(path)
+    tables = (path.with_suffix(".parquet"), path.with_name("per_structure.parquet"))
+    pictures = path.with_suffix(".extxyz")
+    return Found(
+        title,
+        report,
+        next((t for t in tables if t.is_file()), None),
+        pictures if pictures.is_file() else None,
+    )
+
+
+def rows_of(one: Found) -> pd.DataFrame | None:
+    """The table of its crystals."""
+    import pandas as pd
+
+    return None if one.table is None else pd.read_parquet(one.table)
+
+
+def crystals_of(one: Found) -> list[tuple[str, Crystal]]:
+    """Its pictures, with names; of a reconstruction original and result by turns."""
+    from ase.io import read
+
+    if one.pictures is None:
+        return []
+    frames = read(one.pictures, index=f":{PICTURES}", format="extxyz")
+    return [
+        (
+            str(frame.info.get("name", "")),
+            Crystal(frame.numbers, frame.get_scaled_positions(), frame.cell.array),
+        )
+        for frame in frames
+    ]

@@ -1,0 +1,44 @@
+"""Trajectory: Langevin dynamics as a film, several seeds from one latent side by side."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import cache
+from app.components.films import film_export, films
+from app.components.job_box import begin, job_box, job_of
+from app.components.page import page_header
+from app.components.pickers import checkpoint_picker
+from app.components.sampler import sampler_controls
+from app.components.sources import source_picker
+from app.services import trajectory
+
+PAGE = "trajectory"
+
+page_header(
+    "Trajectory",
+    "One latent, several starts. The decoder begins with atoms anywhere in the cell and slides "
+    "them, step by step and with ever less noise, to where it believes that they belong.",
+)
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    info = checkpoint_picker()
+source = source_picker(info, PAGE, "Latent of")
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    schedule, seed = sampler_controls()
+    seeds = st.slider("Starts side by side", 1, 4, 2, key="starts", width=220,
+                      persist_state="session")  # fmt: skip
+    if st.button("Run", type="primary", icon=":material/play_arrow:", disabled=source is None):
+        job = trajectory.start(
+            cache.model(info), source.z, source.crystal, cache.judge(info).network,
+            schedule=schedule, seed=seed, count=seeds,
+        )  # fmt: skip
+        begin(PAGE, job, {"of": source.label, "checkpoint": info.name, "schedule": schedule})
+
+job, settings = job_of(PAGE)
+if job is not None:
+    st.header(f"From noise to {settings['of']}", anchor=False)
+    job_box(PAGE, "Noise to crystal", lambda job: films(job, settings))
+    if not job.running:
+        film_export(job, settings)
+else:
+    st.html('<p class="hint">Choose a crystal, or a draw from the prior, and run it.</p>')

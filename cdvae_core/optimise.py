@@ -1,0 +1,118 @@
+"""Property optimisation in the latent space (Section 5.3, Appendix G.3).
+
+From the latents of known crystals, or from the prior, Adam moves z so that the predicted property
+F(z) improves; on the way some latents are kept, to be decoded and judged by an independent network.
+F knows only where the encoder puts crystals. Far from there it is a guess, and gradient ascent
+finds the places where the guess is too good: `prior_weight` holds z back, at a price in F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cdvae_core.errors import ConfigError
+from cdvae_core.model import CDVAE
+
+STEPS = 5000
+STEP_SIZE = 1e-3
+KEPT = 10
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the property should become.
+
+    Attributes:
+        direction: -1 for the least, 1 for the most, 0 for the target.
+        target: in the property's unit, where the direction is 0.
+        prior_weight: of |z|^2 / 2, minus the log-probability of z under N(0, 1), against the
+            property in units of its standard deviation.
+    """
+
+    direction: int
+    target: float = 0.0
+    prior_weight: float = 0.0
+
+    def __str__(self) -> str:
+        return {-1: "minimise", 1: "maximise", 0: f"reach {self.target:g}"}[self.direction]
+
+    def cost(
+        self, model: CDVAE, z: Float[Tensor, "crystals latent"], predicted: Tensor
+    ) -> Float[Tensor, " crystals"]:
+        """What is to fall, for each crystal by itself."""
+        value = model.scalers.standard_prop(predicted)
+        if self.direction:
+            cost = -self.direction * value
+        else:
+            aim = model.scalers.standard_prop(predicted.new_tensor(self.target))
+            cost = (value - aim).square()
+        return cost + self.prior_weight * z.square().sum(-1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Ascent:
+    """The latents after some steps.
+
+    Attributes:
+        step: counted from 1.
+        kept: whether these latents are to be decoded.
+        z: `[crystals, latent]`.
+        predicted: `[crystals]`, F of the latents before this step, in the property's unit.
+    """
+
+    step: int
+    kept: bool
+    z: Float[Tensor, "crystals latent"]
+    predicted: Float[Tensor, " crystals"]
+
+
+def ascend(
+    model: CDVAE,
+    z: Float[Tensor, "crystals latent"],
+    goal: Goal,
+    *,
+    steps: int = STEPS,
+    step_size: float = STEP_SIZE,
+    kept: int = KEPT,
+) -> Iterator[Ascent]:
+    """Move latents towards a goal; each start by itself, whatever else is in the batch.
+
+    Args:
+        model: in evaluation mode; its weights are not touched.
+        z: where to start.
+        goal: what the property should become.
+        steps: of Adam.
+        step_size: of Adam, its learning rate.
+        kept: how many latents to keep of each start, evenly spaced, the last step's among them.
+
+    Yields:
+        Every step; whoever has seen enough stops asking.
+
+    Raises:
+        ConfigError: the model has no property, or there are fewer steps than latents to keep.
+    """
+    if model.fc_property is None:
+        raise ConfigError("this checkpoint was trained without a property: it has nothing to go by")
+    if not 1 <= kept <= steps:
+        raise ConfigError(f"{kept} latents cannot be kept of {steps} steps")
+    return _steps(model, z, goal, steps, step_size, kept)
+
+
+def _steps(
+    model: CDVAE, z: Tensor, goal: Goal, steps: int, step_size: float, kept: int
+) -> Iterator[Ascent]:
+    moving = z.detach().clone().requires_grad_()
+    adam = torch.optim.Adam([moving], lr=step_size)
+    at = {round(steps * (i + 1) / kept) for i in range(kept)}
+    for step in range(1, steps + 1):
+        with torch.enable_grad():
+            predicted = model.predict_property(moving)
+            (gradient,) = torch.autograd.grad(goal.cost(model, moving, predicted).sum(), moving)
+        moving.grad = gradient
+        adam.step()
+        yield Ascent(step, step in at, moving.detach().clone(), predicted.detach())

@@ -1,0 +1,329 @@
+"""A prior that knows where the latents are: flow matching, with conditions.
+
+The encoder does not fill N(0, 1): what is drawn from there lies between the latents, and decodes to
+too many elements and too few different crystals (Section 6 of the paper names it and proposes a
+flow). Here a small network learns the velocity of a straight flow from noise x to standardised
+latents y (Lipman et al. 2023):
+
+    point (1 - t) x + t y,   velocity y - x,   t in [0, 1]
+
+and a latent is drawn by following it from t = 0 to 1. Conditions (a property, the number of atoms,
+elements that must or must not be there) are inputs that are left out at random in training, so that
+one network has the velocity with and without them; guidance g follows
+
+    v(free) + g (v(conditioned) - v(free))        (Ho and Salimans 2022).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from cdvae_core.crystal import MAX_ATOMIC_NUMBER
+from cdvae_core.errors import CheckpointError, ConfigError
+from cdvae_core.files import write_atomically
+from cdvae_core.model import CDVAE
+
+FILE = "prior.safetensors"
+FORMAT = "cdvae-prior-1"
+_STEPS = 40  # of the midpoint rule; twice as many change no latent by more than a hundredth
+_FREQUENCIES = 16
+_BATCH = 512
+_LEFT_OUT = 0.3  # how often each condition is
+_LEARNING_RATE = 1e-3
+_DECAY = 0.999  # of the averaged weights
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What drawn crystals should be like; what is left out is free.
+
+    Attributes:
+        prop: the checkpoint's property, in its unit.
+        num_atoms: N.
+        wanted, unwanted: atomic numbers that must, or must not, be there.
+    """
+
+    prop: float | None = None
+    num_atoms: int | None = None
+    wanted: tuple[int, ...] = ()
+    unwanted: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != Condition()
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Latents and what is known of their crystals.
+
+    Attributes:
+        z: `[crystals, latent]`.
+        prop: `[crystals]`, NaN where unknown.
+        num_atoms: `[crystals]`.
+        elements: `[crystals, 100]`, whether element Z is there, at Z - 1.
+    """
+
+    z: Float[Tensor, "crystals latent"]
+    prop: Float[Tensor, " crystals"]
+    num_atoms: Int[Tensor, " crystals"]
+    elements: Tensor
+
+
+class FlowPrior(nn.Module):
+    """The velocity network and the scales of latents and property.
+
+    Args:
+        latent_dim: width of z.
+        max_atoms: largest N that can be asked for.
+        hidden: width.
+        blocks: residual blocks.
+    """
+
+    def __init__(self, latent_dim: int, max_atoms: int, hidden: int = 512, blocks: int = 3) -> None:
+        super().__init__()
+        self.sizes = {
+            "latent_dim": latent_dim, "max_atoms": max_atoms, "hidden": hidden, "blocks": blocks,
+        }  # fmt: skip
+        conditions = 2 + (max_atoms + 1) + 2 * MAX_ATOMIC_NUMBER
+        self.embed = nn.Linear(latent_dim + 2 * _FREQUENCIES + conditions, hidden)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(),
+                nn.Linear(hidden, hidden),
+            )
+            for _ in range(blocks)
+        )  # fmt: skip
+        self.last = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, latent_dim))
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
+        self.register_buffer("prop_mean", torch.zeros(()))
+        self.register_buffer("prop_std", torch.ones(()))
+
+    def forward(
+        self,
+        x: Float[Tensor, "crystals latent"],
+        t: Float[Tensor, " crystals"],
+        condition: Float[Tensor, "crystals conditions"],
+    ) -> Float[Tensor, "crystals latent"]:
+        """The velocity at a point of the way, all standardised."""
+        angle = t[:, None] * math.pi * torch.arange(1, _FREQUENCIES + 1, device=t.device)
+        h = self.embed(torch.cat([x, angle.sin(), angle.cos(), condition], -1))
+        for block in self.blocks:
+            h = h + block(h)
+        return self.last(h)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator,
+        condition: Condition | None = None,
+        guidance: float = 1.0,
+    ) -> Float[Tensor, "count latent"]:
+        """Draw latents.
+
+        Args:
+            generator: on the prior's device; the same seed gives the same latents.
+            condition: what the crystals should be like.
+            guidance: 1 takes the conditioned flow as it was learnt, more exaggerates it.
+
+        Raises:
+            ConfigError: a condition that the prior was not made for.
+        """
+        device = self.mean.device
+        shape = (count, self.sizes["latent_dim"])
+        x = torch.randn(shape, generator=generator, device=device)
+        free = self._encode(Condition()).to(device).expand(count, -1)
+        asked = self._encode(condition or Condition()).to(device).expand(count, -1)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            time = x.new_full((count,), t)
+            found = self(x, time, asked)
+            if condition and guidance != 1:
+                plain = self(x, time, free)
+                found = plain + guidance * (found - plain)
+            return found
+
+        step = 1 / _STEPS
+        for i in range(_STEPS):
+            middle = x + velocity(x, i * step) * step / 2
+            x = x + velocity(middle, (i + 0.5) * step) * step
+        return x * self.std + self.mean
+
+    def _encode(self, condition: Condition) -> Float[Tensor, "1 conditions"]:
+        for number in condition.wanted + condition.unwanted:
+            if not 1 <= number <= MAX_ATOMIC_NUMBER:
+                raise ConfigError(f"atomic number {number} is not from 1 to {MAX_ATOMIC_NUMBER}")
+        most = self.sizes["max_atoms"]
+        if condition.num_atoms is not None and not 1 <= condition.num_atoms <= most:
+            asked = condition.num_atoms
+            raise ConfigError(f"num_atoms {asked} is not from 1 to the prior's {most}")
+        prop = torch.tensor([torch.nan if condition.prop is None else condition.prop])
+        size = torch.tensor([condition.num_atoms or 0])
+        elements = torch.zeros(2, 1, MAX_ATOMIC_NUMBER)
+        for row, numbers in enumerate((condition.wanted, condition.unwanted)):
+            elements[row, 0, [n - 1 for n in numbers]] = 1
+        return self.conditions(prop, size, *elements)
+
+    def conditions(
+        self,
+        prop: Float[Tensor, " crystals"],
+        num_atoms: Int[Tensor, " crystals"],
+        wanted: Float[Tensor, "crystals elements"],
+        unwanted: Float[Tensor, "crystals elements"],
+    ) -> Float[Tensor, "crystals conditions"]:
+        """As input of the network; NaN and N = 0 mean that it is free."""
+        known = ~prop.isnan()
+        value = torch.where(known, (prop - self.prop_mean) / self.prop_std, 0.0)
+        size = nn.functional.one_hot(num_atoms, self.sizes["max_atoms"] + 1).float()
+        size[:, 0] = 0
+        return torch.cat([value[:, None], known[:, None].float(), size, wanted, unwanted], -1)
+
+
+def fit(
+    data: Labelled, held_out: Labelled, max_atoms: int, *, steps: int = 6000, seed: int = 0
+) -> Iterator[tuple[int, float, FlowPrior]]:
+    """Train a prior.
+
+    Args:
+        data: of the training split.
+        held_out: of the validation split: the loss that is yielded is on these.
+        max_atoms: the checkpoint's.
+        steps: of AdamW, on a cosine.
+        seed: of every draw.
+
+    Yields:
+        Every hundred steps, and at the end: the step, the loss (1 is the variance of a latent), and
+        the prior with the averaged weights, the same object each time.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = FlowPrior(data.z.shape[1], max_atoms)
+    model.mean.copy_(data.z.mean(0))
+    model.std.copy_(data.z.std(0) + 1e-6)
+    known = data.prop[~data.prop.isnan()]
+    if len(known) > 1:
+        model.prop_mean.copy_(known.mean())
+        model.prop_std.copy_(known.std() + 1e-6)
+    averaged = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(_DECAY), use_buffers=True
+    )
+    optimiser = torch.optim.AdamW(model.parameters(), _LEARNING_RATE, weight_decay=0.01)
+    plan = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, _LEARNING_RATE, total_steps=steps, pct_start=0.05
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(1, steps + 1):
+        chosen = torch.randint(len(data.z), (_BATCH,), generator=generator)
+        loss = _loss(model, data, chosen, generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        plan.step()
+        averaged.update_parameters(model)
+        if step % 100 == 0 or step == steps:
+            yield step, _held_out_loss(averaged.module, held_out), averaged.module
+
+
+def _loss(model: FlowPrior, data: Labelled, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    y = (data.z[chosen] - model.mean) / model.std
+    x = torch.randn(y.shape, generator=generator)
+    t = torch.rand(len(y), generator=generator)
+    conditions = _some_conditions(model, data, chosen, generator)
+    way = (1 - t[:, None]) * x + t[:, None] * y
+    return (model(way, t, conditions) - (y - x)).square().mean()
+
+
+def _some_conditions(
+    model: FlowPrior, data: Labelled, chosen: Tensor, generator: torch.Generator
+) -> Tensor:
+    """True ones, some of them left out: what is asked for later is never everything."""
+    count = len(chosen)
+    out = torch.rand(4, count, generator=generator) < _LEFT_OUT
+    prop = data.prop[chosen].masked_fill(out[0], torch.nan)
+    size = data.num_atoms[chosen].masked_fill(out[1], 0)
+    there = data.elements[chosen].float()
+    named = torch.rand(2, count, 1, generator=generator)  # how many of the elements are named
+    pick = torch.rand(2, *there.shape, generator=generator)
+    wanted = there * (pick[0] < named[0]) * ~out[2, :, None]
+    unwanted = (1 - there) * (pick[1] < named[1] ** 4) * ~out[3, :, None]
+    return model.conditions(prop, size, wanted, unwanted)
+
+
+@torch.no_grad()
+def _held_out_loss(model: FlowPrior, data: Labelled) -> float:
+    generator = torch.Generator().manual_seed(1)
+    every = torch.arange(len(data.z))
+    return float(_loss(model, data, every, generator))
+
+
+def draw(
+    model: CDVAE,
+    folder: Path,
+    count: int,
+    seed: int,
+    prior: str | None = None,
+    condition: Condition | None = None,
+    guidance: float = 1.0,
+) -> tuple[Float[Tensor, "count latent"], str]:
+    """Latents from a checkpoint's prior, and which one it was.
+
+    Args:
+        folder: of the checkpoint.
+        prior: "gaussian" is N(0, 1), "flow" the checkpoint's own; None the flow where there is one.
+
+    Raises:
+        ConfigError: no such prior, no flow here, or wishes that N(0, 1) cannot hear.
+    """
+    if prior not in (None, "gaussian", "flow"):
+        raise ConfigError(f"no prior is called '{prior}'; there are gaussian and flow")
+    flow = None if prior == "gaussian" else load_prior(folder)
+    if prior == "flow" and flow is None:
+        raise ConfigError(f"{folder} has no {FILE}: run `cdvae prior {folder}` first")
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
+    if flow is not None:
+        z = flow.sample(count, generator, condition, guidance)
+        return z.to(model.device), "flow"
+    if condition and replace(condition, num_atoms=None):  # N is forced in the sampler
+        raise ConfigError("wishes about elements or the property need the flow: `cdvae prior`")
+    z = torch.randn(count, model.config.latent_dim, generator=generator)
+    return z.to(model.device), "gaussian"
+
+
+def save_prior(prior: FlowPrior, folder: Path) -> None:
+    """Into a checkpoint's folder, atomically."""
+    state = {name: value.contiguous() for name, value in prior.state_dict().items()}
+    content = save(state, {"format": FORMAT, "sizes": json.dumps(prior.sizes)})
+    write_atomically(folder / FILE, content)
+
+
+def load_prior(folder: Path, device: str | torch.device = "cpu") -> FlowPrior | None:
+    """The prior of a checkpoint's folder, None where it has none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is no prior of this version: make it again")
+        prior = FlowPrior(**json.loads(metadata["sizes"]))
+        prior.load_state_dict(state)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): run `cdvae prior` again") from error
+    return prior.to(device).eval()

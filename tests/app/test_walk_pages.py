@@ -1,0 +1,154 @@
+"""The pages that make crystals, and the library that keeps them, each along its main path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import World
+from streamlit.testing.v1 import AppTest
+from test_pages import opened, settled, text, views
+
+from app.services import library
+
+
+@pytest.fixture(autouse=True)
+def own_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDVAE_LIBRARY", str(tmp_path / "library.db"))
+
+
+def click(at: AppTest, label: str) -> AppTest:
+    [button] = [b for b in at.button if b.label == label]
+    return settled(button.click().run())
+
+
+def tables(at: AppTest) -> list[list[dict]]:
+    return [table.value.to_dict("records") for table in at.dataframe]
+
+
+def test_trajectories_from_one_latent_side_by_side(world: World) -> None:
+    at = opened("views/trajectory.py")
+    assert "Choose a crystal" in text(at)
+    at.slider(key="starts").set_value(3)
+    click(at, "Run")
+    films = views(at)
+    assert len(films) == 3
+    assert all(len(film["frames"]) > 50 and film["strip"] for film in films)
+    ends = [film["frames"][-1]["x"] for film in films]
+    assert ends[0] != ends[1] != ends[2]
+    assert {series["name"] for series in films[0]["series"]} >= {"Noise level σ", "Score norm"}
+    labels = [b.proto.label for b in at.get("download_button")]
+    assert labels == [f"Film {i}, {kind}" for i in (1, 2, 3) for kind in ("HTML", "extxyz")]
+
+
+@pytest.mark.parametrize("way", ["Straight line", "Great circle", "Random walk"])
+def test_a_way_is_decoded_stop_by_stop(world: World, way: str) -> None:
+    at = opened("views/interpolate.py")
+    at.get("button_group")[0].set_value([way]) if way != "Straight line" else None
+    settled(at.run())
+    if way == "Random walk":
+        at.number_input(key="walk").set_value(4)
+    else:
+        at.number_input(key="between").set_value(3)
+    click(at, "Walk")
+    [table] = tables(at)
+    assert len(table) == 5
+    assert {"Formula", "Verdict", "Novel"} <= table[0].keys()
+    assert not at.error
+
+
+def test_an_optimisation_names_the_best_of_each_start(world: World) -> None:
+    at = opened("views/optimise.py")
+    at.number_input(key="steps").set_value(60)
+    at.number_input(key="kept").set_value(3)
+    click(at, "Optimise")
+    assert "The best of each start" in [s.value for s in at.subheader]
+    every = tables(at)[-1]
+    assert [row["Step"] for row in every] == [20, 40, 60]
+    guesses = [next(v for k, v in row.items() if k.startswith("Guess")) for row in every]
+    assert guesses[-1] < guesses[0]  # what is minimised falls
+
+
+def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(world: World) -> None:
+    at = opened("views/generate.py")
+    at.number_input(key="count").set_value(3)
+    at.number_input(key="seed").set_value(5)
+    click(at, "Generate")
+    assert len(tables(at)[0]) == 3
+    assert {m.label for m in at.metric} == {"Crystals", "Valid", "Unique", "Novel, of the unique"}
+    at.multiselect(key="keep-generate").set_value([0, 2])
+    settled(at.run())
+    click(at, "Save")
+    kept = library.entries()
+    assert [entry.title for entry in kept] == ["sample-00002", "sample-00000"]
+    assert kept[0].provenance["checkpoint"] == "tiny"
+    assert kept[0].provenance["settings"]["seed"] == 5
+    assert kept[0].z.shape == (16,)
+
+    later = opened("views/library.py")  # another session, as after a restart
+    assert [row["Title"] for row in tables(later)[0]] == ["sample-00002", "sample-00000"]
+    later.text_input(key="search-library").set_value("tiny 00002")
+    settled(later.run())
+    assert len(tables(later)[0]) == 1
+    library.retag(kept[0].number, "mine", ["Nice", " b "])
+    assert library.entries("nice")[0].title == "mine"
+    gone = library.remove([kept[0].number])
+    assert len(library.entries()) == 1
+    library.restore(gone)
+    assert library.entries()[0].tags == ("b", "nice")
+
+
+def test_an_empty_library_says_so(world: World) -> None:
+    at = opened("views/library.py")
+    assert "Nothing is kept yet" in text(at)
+
+
+def test_a_broken_library_is_one_sentence(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.db").write_text("this is no database")
+    monkeypatch.setenv("CDVAE_LIBRARY", str(tmp_path / "broken.db"))
+    at = opened("views/library.py")
+    assert len(at.error) == 1 and "cannot be used" in at.error[0].value
+
+
+def report(name: str, **metrics: float) -> dict:
+    return {
+        "task": "generation", "name": name, "metrics": metrics, "counts": {"crystals": 10},
+        "noise_floor": {"struct_valid": 1.0}, "floor_counts": {"crystals": 10}, "notes": [],
+        "meta": {"cutoffs": "perov_5", "reference": "perov_5:test", "n": 10},
+    }  # fmt: skip
+
+
+def test_reports_stand_beside_the_paper(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, valid in (("first", 0.5), ("second", 0.75)):
+        folder = tmp_path / "reports" / name
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps(report(name, struct_valid=valid)))
+    (tmp_path / "reports" / "third").mkdir()
+    (tmp_path / "reports" / "third" / "report.json").write_text("{")
+    monkeypatch.setenv("CDVAE_REPORTS", str(tmp_path / "reports"))
+    at = opened("views/compare.py")
+    assert len(at.warning) == 1 and "report.json" in at.warning[0].value
+    [row] = [row for row in tables(at)[0] if row["Figure"] == "Structure valid"]
+    assert (row["first"], row["second"], row["noise floor"]) == ("50.00 %", "75.00 %", "100.00 %")
+    assert row["CDVAE (paper)"] == "100.00 %"
+
+
+def test_a_stopped_job_keeps_what_it_has(world: World) -> None:
+    at = opened("views/generate.py")
+    at.number_input(key="count").set_value(400)
+    [button] = [b for b in at.button if b.label == "Generate"]
+    button.click().run()
+    job, _ = at.session_state["job-generate"]
+    while not job.items():
+        assert not job.wait(0.1), job.error
+    job.stop()
+    assert job.wait(5)
+    settled(at.run())
+    assert "Stopped." in text(at)
+    assert 0 < len(job.items()) < 400
+    assert len(tables(at)[0]) == len(job.items())

@@ -1,0 +1,117 @@
+"""The flow prior: it learns a distribution that is known, hears its conditions, and is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from examples import small_model
+
+from cdvae_core.errors import CheckpointError, ConfigError
+from cdvae_core.prior import FILE, Condition, FlowPrior, Labelled, draw, fit, load_prior, save_prior
+
+WIDTH, MOST = 8, 6
+IRON, OXYGEN = 26, 8
+
+
+def made(count: int, seed: int) -> Labelled:
+    """Two clusters: crystals with oxygen at +3 in the first coordinate, with iron at -3.
+
+    The property is the second coordinate, N (1 to 6) follows the third.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    z = 0.3 * torch.randn(count, WIDTH, generator=generator)
+    oxide = torch.rand(count, generator=generator) < 0.5
+    z[:, 0] += torch.where(oxide, 3.0, -3.0)
+    z[:, 1] = 2 + torch.randn(count, generator=generator)
+    size = torch.randint(1, MOST + 1, (count,), generator=generator)
+    z[:, 2] = size + 0.1 * torch.randn(count, generator=generator)
+    elements = torch.zeros(count, 100, dtype=torch.bool)
+    elements[:, OXYGEN - 1], elements[:, IRON - 1] = oxide, ~oxide
+    return Labelled(z, 10 * z[:, 1], size, elements)
+
+
+@pytest.fixture(scope="module")
+def prior() -> FlowPrior:
+    *_, (_, _, found) = fit(made(4000, 0), made(500, 1), MOST, steps=800)
+    return found.eval()
+
+
+def drawn(prior: FlowPrior, condition: Condition | None = None, **more: float) -> torch.Tensor:
+    return prior.sample(600, torch.Generator().manual_seed(2), condition, **more)
+
+
+def test_the_distribution_is_learnt(prior: FlowPrior) -> None:
+    z, true = drawn(prior), made(4000, 0).z
+    torch.testing.assert_close(z.mean(0), true.mean(0), atol=0.5, rtol=0)
+    torch.testing.assert_close(z.std(0), true.std(0), atol=0.3, rtol=0)
+    between = (z[:, 0].abs() < 1.5).float().mean()
+    assert between < 0.05  # N(mean, std) would have a third there
+
+
+@pytest.mark.parametrize(
+    ("condition", "sign"),
+    [
+        (Condition(wanted=(OXYGEN,)), 1),
+        (Condition(wanted=(IRON,)), -1),
+        (Condition(unwanted=(OXYGEN,)), -1),
+    ],
+)
+def test_elements_are_heard(prior: FlowPrior, condition: Condition, sign: int) -> None:
+    assert (sign * drawn(prior, condition)[:, 0] > 0).float().mean() > 0.9
+
+
+def test_the_property_and_the_size_are_heard(prior: FlowPrior) -> None:
+    high = drawn(prior, Condition(prop=35.0))
+    assert abs(high[:, 1].mean() - 3.5) < 0.4
+    assert high[:, 1].std() < 0.6
+    small = drawn(prior, Condition(num_atoms=2))
+    assert abs(small[:, 2].mean() - 2) < 0.5
+
+
+def test_guidance_exaggerates(prior: FlowPrior) -> None:
+    asked = Condition(prop=35.0)
+    plain, strong = (drawn(prior, asked, guidance=g)[:, 1].mean() for g in (1.0, 3.0))
+    assert strong > plain
+
+
+def test_the_same_seed_gives_the_same_latents_and_steps_suffice(
+    prior: FlowPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = drawn(prior)
+    assert torch.equal(once, drawn(prior))
+    monkeypatch.setattr("cdvae_core.prior._STEPS", 80)
+    assert (drawn(prior) - once).abs().mean() < 0.02
+
+
+def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> None:
+    assert load_prior(tmp_path) is None
+    save_prior(prior, tmp_path)
+    assert torch.equal(drawn(load_prior(tmp_path)), drawn(prior))
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[:-10])
+    with pytest.raises(CheckpointError, match="cdvae prior"):
+        load_prior(tmp_path)
+
+
+def test_which_prior_is_drawn_from(prior: FlowPrior, tmp_path: Path) -> None:
+    model = small_model()
+    assert draw(model, tmp_path, 5, 0)[1] == "gaussian"
+    with pytest.raises(ConfigError, match="run `cdvae prior"):
+        draw(model, tmp_path, 5, 0, "flow")
+    with pytest.raises(ConfigError, match="need the flow"):
+        draw(model, tmp_path, 5, 0, None, Condition(wanted=(OXYGEN,)))
+    with pytest.raises(ConfigError, match="no prior is called 'cauchy'"):
+        draw(model, tmp_path, 5, 0, "cauchy")
+    save_prior(prior, tmp_path)
+    z, name = draw(model, tmp_path, 5, 0)
+    assert (z.shape, name) == ((5, WIDTH), "flow")
+    assert draw(model, tmp_path, 5, 0, "gaussian")[1] == "gaussian"
+
+
+def test_impossible_wishes(prior: FlowPrior) -> None:
+    with pytest.raises(ConfigError, match="num_atoms 9 is not from 1 to the prior's 6"):
+        drawn(prior, Condition(num_atoms=9))
+    with pytest.raises(ConfigError, match="atomic number 101"):
+        drawn(prior, Condition(wanted=(101,)))
