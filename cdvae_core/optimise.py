@@ -49,7 +49,7 @@ class Goal:
         if self.direction:
             cost = -self.direction * value
         else:
-            aim = model.scalers.standard_prop(predicted.new_tensor(self.target))
+            aim = model.scalers.standard_prop(torch.full_like(predicted, self.target))
             cost = (value - aim).square()
         return cost + self.prior_weight * z.square().sum(-1) / 2
 

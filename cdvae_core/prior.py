@@ -37,8 +37,9 @@ FILE = "prior.safetensors"
 FORMAT = "cdvae-prior-1"
 _STEPS = 40  # of the midpoint rule; twice as many change no latent by more than a hundredth
 _FREQUENCIES = 16
-_BATCH = 512
+_BATCH = 256
 _LEFT_OUT = 0.3  # how often each condition is
+_ALL_LEFT_OUT = 0.3  # how often all are, which is how most latents are drawn
 _LEARNING_RATE = 1e-3
 _DECAY = 0.999  # of the averaged weights
 
@@ -191,7 +192,13 @@ class FlowPrior(nn.Module):
 
 
 def fit(
-    data: Labelled, held_out: Labelled, max_atoms: int, *, steps: int = 6000, seed: int = 0
+    data: Labelled,
+    held_out: Labelled,
+    max_atoms: int,
+    *,
+    steps: int = 6000,
+    seed: int = 0,
+    hidden: int = 512,
 ) -> Iterator[tuple[int, float, FlowPrior]]:
     """Train a prior.
 
@@ -201,6 +208,7 @@ def fit(
         max_atoms: the checkpoint's.
         steps: of AdamW, on a cosine.
         seed: of every draw.
+        hidden: width of the network.
 
     Yields:
         Every hundred steps, and at the end: the step, the loss (1 is the variance of a latent), and
@@ -208,7 +216,7 @@ def fit(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = FlowPrior(data.z.shape[1], max_atoms)
+        model = FlowPrior(data.z.shape[1], max_atoms, hidden)
     model.mean.copy_(data.z.mean(0))
     model.std.copy_(data.z.std(0) + 1e-6)
     known = data.prop[~data.prop.isnan()]
@@ -250,6 +258,7 @@ def _some_conditions(
     """True ones, some of them left out: what is asked for later is never everything."""
     count = len(chosen)
     out = torch.rand(4, count, generator=generator) < _LEFT_OUT
+    out |= torch.rand(count, generator=generator) < _ALL_LEFT_OUT
     prop = data.prop[chosen].masked_fill(out[0], torch.nan)
     size = data.num_atoms[chosen].masked_fill(out[1], 0)
     there = data.elements[chosen].float()

@@ -30,11 +30,13 @@ def circle(
 ) -> Float[Tensor, "count latent"]:
     """Points of the great circle, evenly spaced in angle; the length changes evenly, too.
 
-    Between opposite directions there is no shortest circle: the line is taken.
+    Between opposite directions there is no shortest circle, and the origin has no direction: there
+    the line is taken.
     """
     a, b = start.norm(), end.norm()
-    cosine = (start @ end / (a * b).clamp_min(1e-12)).clamp(-1, 1)
-    angle = cosine.acos()
+    if not float(a * b):
+        return line(start, end, count)
+    angle = (start @ end / (a * b)).clamp(-1, 1).acos()
     if min(float(angle), torch.pi - float(angle)) < _PARALLEL:
         return line(start, end, count)
     t = _fractions(count, start)[:, None]

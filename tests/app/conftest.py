@@ -96,7 +96,7 @@ def _write_checkpoint(made: World) -> None:
     fitted = (split.arrays["lattice"], split.num_atoms, split.properties[prop])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = CDVAE(config, Scalers.fit(*(torch.as_tensor(v) for v in fitted)))
+        model = CDVAE(config, Scalers.fit(*(torch.tensor(v) for v in fitted)))
         for weights in model.encoder.parameters():
             if not weights.any():  # layers that start at zero would give every crystal one latent
                 torch.nn.init.normal_(weights, std=0.5)

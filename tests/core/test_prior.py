@@ -34,7 +34,7 @@ def made(count: int, seed: int) -> Labelled:
 
 @pytest.fixture(scope="module")
 def prior() -> FlowPrior:
-    *_, (_, _, found) = fit(made(4000, 0), made(500, 1), MOST, steps=800)
+    *_, (_, _, found) = fit(made(4000, 0), made(500, 1), MOST, steps=3000, hidden=96)
     return found.eval()
 
 
