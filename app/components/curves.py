@@ -20,11 +20,13 @@ class Curve:
     Attributes:
         y: None where unknown.
         dashed: a guess, beside what was measured.
+        dots: single values, which are marked and not joined.
     """
 
     name: str
     y: Sequence[float | None]
     dashed: bool = False
+    dots: bool = False
 
 
 def line_chart(
@@ -48,7 +50,7 @@ def line_chart(
     for i, curve in enumerate(curves):
         figure.add_scatter(
             x=list(x), y=list(curve.y), name=curve.name,
-            mode="lines+markers" if points else "lines",
+            mode="markers" if curve.dots else "lines+markers" if points else "lines",
             line={
                 "color": PALETTE[i % len(PALETTE)], "width": 2 if points else 1,
                 "dash": "dot" if curve.dashed else "solid",

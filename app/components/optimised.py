@@ -17,6 +17,7 @@ from app.components.candidates import (
     unit_of,
     verdict_words,
 )
+from app.components.crystal_facts import crystal_title
 from app.components.curves import Curve, line_chart
 from app.components.path_charts import path_on_map
 from app.services.checkpoints import CheckpointInfo
@@ -24,11 +25,12 @@ from app.services.colouring import readable
 from app.services.jobs import Job
 from app.services.optimise import Progress, Waypoint, best_of, success_rates
 
-CURVES = 12  # starts that are drawn
+CURVES = 12  # starts whose property is drawn
+WAYS = 5  # starts that are drawn on the map
 
 
 def curve(items: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) -> None:
-    """The predicted property over steps, and what the independent network says of the crystals."""
+    """The predicted property over steps, and the crystal that was decoded last."""
     progress = [one for one in items if isinstance(one, Progress)]
     if not progress:
         return
@@ -47,19 +49,13 @@ def curve(items: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) 
         curves.append(_judged(items, steps))
     line_chart(curves, key="optimise-curve", x=steps, x_title="step", y_title=title, points=False,
                height=300, guide=guide)  # fmt: skip
-    left, right = st.columns([1, 1.2], gap="large")
     waypoints = [one for one in items if isinstance(one, Waypoint)]
-    with left:
-        ways = [np.stack([p.z[i] for p in progress[:: max(1, len(progress) // 20)]])
-                for i in range(min(shown, 5))]  # fmt: skip
-        path_on_map(info, ways, "optimise")
-    with right:
-        if waypoints:
-            last = waypoints[-3:][::-1]
-            st.html('<p class="note">The latest crystals</p>')
-            for point in last:
-                st.html(f'<p class="formula">{point.candidate.formula}<span>step {point.step:,}, '
-                        f"{verdict_words(point.candidate)}</span></p>")  # fmt: skip
+    if waypoints:
+        last = waypoints[-1]
+        crystal_title(
+            last.candidate.formula,
+            f"the latest crystal, of step {last.step:,}: {verdict_words(last.candidate)}",
+        )
 
 
 def _judged(items: Sequence[Any], steps: Sequence[int]) -> Curve:
@@ -69,7 +65,15 @@ def _judged(items: Sequence[Any], steps: Sequence[int]) -> Curve:
         for one in items
         if isinstance(one, Waypoint) and one.candidate.verdict
     }
-    return Curve("independent network", [said.get(step) for step in steps])
+    return Curve("independent network", [said.get(step) for step in steps], dots=True)
+
+
+def _ways(job: Job, info: CheckpointInfo) -> None:
+    """The first few ways on the map; drawn once, when the job is over."""
+    progress = [one for one in job.items() if isinstance(one, Progress)]
+    few = progress[:: max(1, len(progress) // 20)]
+    starts = min(few[0].z.shape[0], WAYS)
+    path_on_map(info, [np.stack([one.z[i] for one in few]) for i in range(starts)], "optimise")
 
 
 def outcome(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> None:
@@ -77,6 +81,7 @@ def outcome(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> None:
     waypoints = [one for one in job.items() if isinstance(one, Waypoint)]
     if job.running or not waypoints:
         return
+    _ways(job, info)
     best = best_of(waypoints, settings["before"], settings["direction"], settings["target"])
     judged = any(w.candidate.verdict and w.candidate.verdict.prop is not None for w in waypoints)
     by = "the independent network" if judged else "the model's own guess: there is no other judge"

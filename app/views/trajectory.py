@@ -20,8 +20,7 @@ page_header(
     "One latent, several starts. The decoder begins with atoms anywhere in the cell and slides "
     "them, step by step and with ever less noise, to where it believes that they belong.",
 )
-with st.container(horizontal=True, vertical_alignment="bottom"):
-    info = checkpoint_picker()
+info = checkpoint_picker(width=380)
 source = source_picker(info, PAGE, "Latent of")
 with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
