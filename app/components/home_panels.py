@@ -126,10 +126,15 @@ def next_steps(info: CheckpointInfo) -> None:
     """Into the app, and out of it."""
     if st.button("Open the latent map", type="primary", icon=":material/scatter_plot:"):
         st.switch_page("views/latent_map.py")
-    st.html(
-        '<p class="note">Pick a crystal there and watch the model rebuild it from noise. '
-        "The same from the command line:</p>"
-    )
+    for page, icon, words in (
+        ("trajectory", "movie", "Watch noise become a crystal, from several starts"),
+        ("interpolate", "route", "Walk from one crystal to another"),
+        ("optimise", "trending_up", "Follow a property uphill or downhill"),
+        ("generate", "auto_awesome", "Generate new crystals"),
+        ("compare", "bar_chart", "See how good it is beside the paper"),
+    ):
+        st.page_link(f"views/{page}.py", label=words, icon=f":material/{icon}:")
+    st.html('<p class="note">The same from the command line:</p>')
     name = f"checkpoints/{info.name}" if info.path.parent.name == "checkpoints" else str(info.path)
     dataset = info.dataset or "perov_like"
     st.code(

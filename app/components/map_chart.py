@@ -115,7 +115,8 @@ def map_figure(
         empty = _empty_places(of).astype(np.float32)
         figure.add_scattergl(
             x=empty[:, 0], y=empty[:, 1], customdata=np.full(len(empty), NOWHERE), mode="markers",
-            marker={"size": 8, "opacity": 0}, hoverinfo="none", showlegend=False, name="empty",
+            marker={"size": 9, "color": "rgba(255, 255, 255, 0.01)"}, hoverinfo="none",
+            showlegend=False, name="empty",
         )  # fmt: skip
     if colouring.values is not None:
         _add_values(figure, of, colouring, caught)

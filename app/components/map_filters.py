@@ -14,8 +14,7 @@ from cdvae_core.crystal import SYMBOLS
 def map_filters(of: LatentMap) -> np.ndarray:
     """`[points]`, whether each is shown."""
     shown = np.ones(len(of), dtype=bool)
-    chosen = st.session_state.get("filters-on", "")
-    with st.expander(f"Filter{chosen}", icon=":material/filter_alt:"):
+    with st.expander("Filter", icon=":material/filter_alt:"):
         st.html('<p class="note">Click an element once for crystals that contain it, twice for '
                 "those that do not.</p>")  # fmt: skip
         wanted, unwanted = periodic_table("map-elements", sorted(of.elements, key=SYMBOLS.index))
@@ -31,11 +30,8 @@ def map_filters(of: LatentMap) -> np.ndarray:
                 name = of.properties[0]
                 unit = f", {of.units[name]}" if of.units.get(name) else ""
                 shown &= _within(readable(name) + unit, of.prop(name), 0.01)
-    active = not shown.all()
-    word = f": {int(shown.sum()):,} of {len(of):,} shown" if active else ""
-    if word != chosen:
-        st.session_state["filters-on"] = word
-        st.rerun()
+    if not shown.all():
+        st.html(f'<p class="note">{int(shown.sum()):,} of {len(of):,} shown</p>')
     return shown
 
 

@@ -35,7 +35,7 @@ def earth_movers(
     }
 
 
-def distance(one: Sequence[float], other: Sequence[float]) -> float:
+def distance(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> float:
     """The earth mover's distance in the values' unit; NaN where a side is empty."""
     return float(wasserstein_distance(one, other)) if len(one) and len(other) else float("nan")
 

@@ -105,7 +105,7 @@ def browsing(width: int = 1440, height: int = 1000) -> Iterator[Watched]:
 
 def _note(url: str, watched: Watched) -> None:
     parts = urlsplit(url)
-    if parts.scheme not in ("data", "blob", "about") and parts.hostname != "127.0.0.1":
+    if parts.scheme not in ("data", "blob", "about", "file") and parts.hostname != "127.0.0.1":
         watched.outside.append(url)
 
 

@@ -14,7 +14,7 @@ from conftest import World
 
 from app.services import checkpoints, colouring, datasets, export, latent_map, reconstruct
 from app.services.chemistry import density, formula, pretty
-from app.services.facts import crystal_facts
+from app.services.facts import crystal_facts, crystal_system
 from app.services.jobs import Job
 from cdvae_core import CDVAE
 from cdvae_core.crystal import Crystal
@@ -56,6 +56,7 @@ def test_formulas_are_written_as_chemists_do() -> None:
 def test_facts_of_strontium_titanate() -> None:
     facts = crystal_facts(strontium_titanate())
     assert facts.space_group == "Pm-3m (221)"
+    assert crystal_system(strontium_titanate()) == "cubic"
     assert facts.density == pytest.approx(5.117, abs=0.01)  # g/cm3
     assert facts.shortest == pytest.approx(3.905 / 2)
     assert facts.lengths == pytest.approx((3.905,) * 3)
@@ -159,9 +160,10 @@ def test_neighbours_leave_the_crystal_itself_out(drawn_map: latent_map.LatentMap
 
 def test_every_colouring_colours_every_point(drawn_map: latent_map.LatentMap) -> None:
     options = colouring.choices(drawn_map)
-    assert options[0] == "energy_guess" and colouring.SPLIT in options
+    assert options[0] == "energy_guess" and {colouring.SPLIT, colouring.GUESS} <= set(options)
+    systems = np.array([crystal_system(drawn_map.crystal(i)) for i in range(len(drawn_map))])
     for by in options:
-        made = colouring.colouring(drawn_map, by, ("N", "Ti"))
+        made = colouring.colouring(drawn_map, by, ("N", "Ti"), systems, "energy_guess")
         points = made.values if made.values is not None else made.classes
         assert len(points) == len(drawn_map)
     made = colouring.colouring(drawn_map, colouring.ELEMENTS, ("N", "Ti"))

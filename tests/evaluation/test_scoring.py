@@ -68,7 +68,7 @@ def test_a_generation_by_hand(judge: Judge, tmp_path: Path) -> None:
     assert found["unique"] == pytest.approx(2 / 3) and found["novel"] == pytest.approx(2 / 3)
     assert found["unique_and_novel"] == pytest.approx(1 / 3)
     assert found["metre"] == 0.5 and found["wdist_num_elems"] == 0
-    assert found["wdist_prop"] > 0.1  # eV/atom: the reference holds BaZrO3
+    assert 0 < found["wdist_prop"] < 1  # eV/atom: of the two sets one holds BaZrO3
 
 
 def test_data_against_itself_is_perfect(judge: Judge, tmp_path: Path) -> None:
