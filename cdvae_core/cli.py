@@ -18,7 +18,7 @@ from cdvae_core.errors import CdvaeError, ConfigError
 from cdvae_core.evaluation.commands import compare, evaluate_app
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cdvae_core.decode import Folder
     from cdvae_core.langevin import Schedule
     from cdvae_core.model import CDVAE
+    from cdvae_core.optimise import Ascent
 
 app = typer.Typer(
     help="Crystal Diffusion Variational Autoencoder.",
@@ -241,6 +242,9 @@ def optimise(
     prop: Annotated[
         str | None, typer.Option("--property", help="the one that the checkpoint was trained with")
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help="ascent (G.3), or guided: draws from the flow with that property")
+    ] = "ascent",
     n: Annotated[int, typer.Option("-n", min=1, help="how many starts")] = 100,
     start: Annotated[str, typer.Option("--from", help="mu of crystals, or the prior")] = "mu",
     dataset: Annotated[
@@ -257,11 +261,11 @@ def optimise(
     compiled: Compile = False,
     device: Device = "auto",
 ) -> None:
-    """Move latents along the gradient of the predicted property, and decode what is on the way."""
+    """Find latents of crystals with a better property, and decode them."""
     import torch
-    from tqdm import tqdm
 
-    from cdvae_core.optimise import Goal, ascend
+    from cdvae_core.optimise import Goal, ascend, guided
+    from cdvae_core.prior import load_prior
 
     if (minimize, maximize, target is not None).count(True) != 1:
         raise ConfigError("say one of --minimize, --maximize and --target")
@@ -269,29 +273,52 @@ def optimise(
     if prop not in (None, model.config.prop):
         raise ConfigError(f"{checkpoint} was trained with '{model.config.prop}', not '{prop}'")
     goal = Goal(maximize - minimize, target or 0.0, prior_weight)
-    source = dataset or model.provenance.get("dataset")
-    z, whence = _starts(model, start, source, split, n, seed)
-    way = ascend(model, z.to(model.device), goal, steps=steps, step_size=step_size, kept=kept)
-    folder = _folder(
-        out, checkpoint, plan, seed, task="optimise", goal=str(goal), property=model.config.prop,
-        prior_weight=prior_weight, steps=steps, step_size=step_size, starts=n, **whence,
-    )  # fmt: skip
-    waypoints, names = [], []
-    for here in tqdm(way, total=steps, unit="step"):
-        if here.kept:
-            waypoints.append(here.z)
-            names += [f"step-{here.step:05d}-start-{i:05d}" for i in range(n)]
-    latents = torch.cat(waypoints)
+    about: dict[str, object] = {
+        "task": "optimise", "mode": mode, "goal": str(goal), "property": model.config.prop,
+        "starts": n,
+    }  # fmt: skip
+    if mode == "ascent":
+        source = dataset or model.provenance.get("dataset")
+        z, whence = _starts(model, start, source, split, n, seed)
+        way = ascend(model, z.to(model.device), goal, steps=steps, step_size=step_size, kept=kept)
+        about |= whence | {"prior_weight": prior_weight, "steps": steps, "step_size": step_size}
+        folder = _folder(out, checkpoint, plan, seed, **about)
+        latents, names = _waypoints(way, steps, n)
+    elif mode == "guided":
+        prior = load_prior(checkpoint)
+        if prior is None or model.config.prop is None:
+            raise ConfigError(
+                f"guided draws need a property and a flow: `cdvae prior {checkpoint}`"
+            )
+        folder = _folder(out, checkpoint, plan, seed, **about)
+        generator = torch.Generator().manual_seed(seed)
+        latents = guided(prior, goal, n * kept, generator).to(model.device)
+        names = [f"draw-{draw:02d}-start-{i:05d}" for draw in range(kept) for i in range(n)]
+    else:
+        raise ConfigError(f"--mode is '{mode}', but must be ascent or guided")
     folder.latents(latents, names)
     with torch.no_grad():
         predicted = model.predict_property(latents).view(kept, n)
-        first = model.predict_property(z.to(model.device))
     typer.echo(
-        f"predicted {model.config.prop}: from {first.mean():.3f} to {predicted[-1].mean():.3f} "
-        f"on average over {n} starts; a guess, and too good far from the data"
+        f"predicted {model.config.prop} of the latents, on average over {n} starts: first "
+        f"{predicted[0].mean():.3f}, last {predicted[-1].mean():.3f}; a guess, and too good far "
+        "from the data"
     )
     folder.settings["predicted"] = predicted.tolist()
     _run(model, latents, names, plan, seed, None, batch_size, folder, trajectory=False)
+
+
+def _waypoints(way: Iterator[Ascent], steps: int, n: int) -> tuple[Tensor, list[str]]:
+    """The kept latents of an ascent, step by step, and their names."""
+    import torch
+    from tqdm import tqdm
+
+    found, names = [], []
+    for here in tqdm(way, total=steps, unit="step"):
+        if here.kept:
+            found.append(here.z)
+            names += [f"step-{here.step:05d}-start-{i:05d}" for i in range(n)]
+    return torch.cat(found), names
 
 
 def _starts(

@@ -35,7 +35,9 @@ from cdvae_core.metrics.coverage import CUTOFFS
 REPORTS = {
     "reconstruction": "reconstructed",
     "generation": "generated",
+    "generation_gaussian": "as_paper",
     "optimisation": "optimised",
+    "optimisation_guided": "guided",
 }
 KEPT_COLUMNS = ("id", "valid", "density", "num_elements", "energy", "rmse")
 CURVES = ("coordinates", "types", "composition", "lattice", "num_atoms", "prop", "kl")
@@ -90,6 +92,10 @@ def commands(name: str, dataset: str, n: int, samples: int, starts: int) -> list
         f"--cutoffs {cutoffs(dataset)}",
         f"cdvae optimise {model} --minimize -n {starts} --schedule fast --seed 0 --out optimised",
         f"cdvae evaluate optimisation optimised --reference {dataset}:test "
+        f"--cutoffs {cutoffs(dataset)}",
+        f"cdvae optimise {model} --mode guided --minimize -n {starts} --schedule fast --seed 0 "
+        "--out guided",
+        f"cdvae evaluate optimisation guided --reference {dataset}:test "
         f"--cutoffs {cutoffs(dataset)}",
     ]
 
@@ -182,7 +188,9 @@ def main() -> None:
     for name in ("model.safetensors", "config.json"):
         shutil.copyfile(arguments.run / "model" / name, out / name)
     config = read_config(out)
-    draw(curves(arguments.run), out / "loss.png")
+    logged = curves(arguments.run)
+    if logged:  # else this is a checkpoint measured anew
+        draw(logged, out / "loss.png")
     dataset = config["provenance"]["dataset"]
     if dataset_spec(dataset).embedded:  # the others' crystals are not there to be shown
         ship(out, open_split(dataset, "test"))

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from app import cache
 from app.components.candidates import unit_of
 from app.services.checkpoints import CheckpointInfo
 from app.services.colouring import readable
+from app.services.optimise import Starts
 
 if TYPE_CHECKING:
     from cdvae_core.optimise import Goal
 
 _KINDS = {"Minimise": -1, "Maximise": 1, "Reach a value": 0}
+_ASCENT, _GUIDED = "Gradient ascent", "Guided draws"
+_HELP = (
+    "Gradient ascent is the paper's: it moves one latent along the slope of the model's own guess. "
+    "Guided draws come from the flow prior on condition of the property, and stay near the data."
+)
 
 
-def goal_controls(info: CheckpointInfo) -> tuple[Goal, int, float, int]:
-    """The goal; steps, step size and number of latents to decode, the paper's by default."""
+@dataclass(frozen=True)
+class Way:
+    """How the goal is approached.
+
+    Attributes:
+        guided: by draws from the flow prior, instead of gradient ascent.
+        steps, step_size: of the ascent.
+        kept: crystals decoded for each start.
+    """
+
+    guided: bool
+    steps: int
+    step_size: float
+    kept: int
+
+
+def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
+    """The goal, and the way there: the paper's by default."""
     from cdvae_core.optimise import KEPT, STEP_SIZE, STEPS, Goal
 
     unit = unit_of(info)
@@ -29,6 +54,15 @@ def goal_controls(info: CheckpointInfo) -> tuple[Goal, int, float, int]:
         if not _KINDS[kind]:
             target = st.number_input("Value", None, None, 0.0, key="target", width=140,
                                      persist_state="session")  # fmt: skip
+        guided = False
+        if cache.has_flow(info):
+            guided = st.segmented_control(
+                "How", [_ASCENT, _GUIDED], default=_ASCENT, required=True, key="how",
+                persist_state="session", help=_HELP,
+            ) == _GUIDED  # fmt: skip
+    if guided:
+        kept = st.number_input("Draws for each start", 1, 50, KEPT, key="draws", width=170)
+        return Goal(_KINDS[kind], float(target)), Way(True, 0, 0.0, int(kept))
     with st.expander("How: Adam, 5,000 steps of 0.001, 10 decodings, as in the paper"):
         columns = st.columns(4)
         steps = columns[0].number_input("Steps", 10, 50_000, STEPS, key="steps")
@@ -40,4 +74,21 @@ def goal_controls(info: CheckpointInfo) -> tuple[Goal, int, float, int]:
             "paper; more keeps z where the model knows its way.",
         )  # fmt: skip
     goal = Goal(_KINDS[kind], float(target), float(weight))
-    return goal, int(steps), float(size), min(int(kept), int(steps))
+    return goal, Way(False, int(steps), float(size), min(int(kept), int(steps)))
+
+
+def settings_of(
+    info: CheckpointInfo,
+    goal: Goal,
+    way: Way,
+    starts: Starts,
+    schedule: str,
+    seed: int,
+    before: Sequence[float | None],
+) -> dict[str, Any]:
+    """All that a run was started with."""
+    return {
+        "checkpoint": info.name, "goal": str(goal), "direction": goal.direction,
+        "target": goal.target, "prior_weight": goal.prior_weight, **asdict(way),
+        "schedule": schedule, "seed": seed, "labels": starts.labels, "before": list(before),
+    }  # fmt: skip

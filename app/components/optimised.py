@@ -32,8 +32,23 @@ WAYS = 5  # starts that are drawn on the map
 def curve(items: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) -> None:
     """The predicted property over steps, and the crystal that was decoded last."""
     progress = [one for one in items if isinstance(one, Progress)]
-    if not progress:
-        return
+    if progress:
+        _predicted(progress, items, info, settings)
+    waypoints = [one for one in items if isinstance(one, Waypoint)]
+    if waypoints:
+        last = waypoints[-1]
+        crystal_title(
+            last.candidate.formula,
+            f"the latest of {len(waypoints)}, {verdict_words(last.candidate)}",
+        )
+
+
+def _predicted(
+    progress: Sequence[Progress],
+    items: Sequence[Any],
+    info: CheckpointInfo,
+    settings: dict[str, Any],
+) -> None:
     unit = unit_of(info)
     title = readable(info.prop or "") + (f", {unit}" if unit else "")
     steps = [one.step for one in progress]
@@ -49,13 +64,6 @@ def curve(items: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) 
         curves.append(_judged(items, steps))
     line_chart(curves, key="optimise-curve", x=steps, x_title="step", y_title=title, points=False,
                height=300, guide=guide)  # fmt: skip
-    waypoints = [one for one in items if isinstance(one, Waypoint)]
-    if waypoints:
-        last = waypoints[-1]
-        crystal_title(
-            last.candidate.formula,
-            f"the latest crystal, of step {last.step:,}: {verdict_words(last.candidate)}",
-        )
 
 
 def _judged(items: Sequence[Any], steps: Sequence[int]) -> Curve:
@@ -71,6 +79,8 @@ def _judged(items: Sequence[Any], steps: Sequence[int]) -> Curve:
 def _ways(job: Job, info: CheckpointInfo) -> None:
     """The first few ways on the map; drawn once, when the job is over."""
     progress = [one for one in job.items() if isinstance(one, Progress)]
+    if not progress:
+        return
     few = progress[:: max(1, len(progress) // 20)]
     starts = min(few[0].z.shape[0], WAYS)
     path_on_map(info, [np.stack([one.z[i] for one in few]) for i in range(starts)], "optimise")

@@ -1,22 +1,26 @@
-"""Many starts at once: the first crystals of the test set."""
+"""Where an optimisation begins: one crystal, many of the test set, or nowhere in particular."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app import cache
 from app.services.checkpoints import CheckpointInfo
-from cdvae_core.crystal import Crystal
+from app.services.optimise import Starts
 from cdvae_core.data.cache import find_split
 
-if TYPE_CHECKING:
-    from torch import Tensor
+ONE, MANY = "One crystal", "Many test crystals"
 
 
-def batch_of_starts(info: CheckpointInfo) -> tuple[list[str], Tensor, list[Crystal]] | None:
-    """Labels, latents and crystals; None, with a word, where the test set is not built."""
+def mode() -> str:
+    """One start, or many."""
+    return st.segmented_control(
+        "Begin from", [ONE, MANY], default=ONE, required=True, key="begin", persist_state="session"
+    )
+
+
+def batch_of_starts(info: CheckpointInfo) -> Starts | None:
+    """The first crystals of the test set; None, with a word, where it is not built."""
     if info.dataset is None or not find_split(info.dataset, "test"):
         st.html('<p class="note">The test set of this checkpoint is not built.</p>')
         return None
@@ -26,4 +30,11 @@ def batch_of_starts(info: CheckpointInfo) -> tuple[list[str], Tensor, list[Cryst
                       persist_state="session", help="The paper takes 100.")  # fmt: skip
     titles = cache.titles(info.dataset, "test")[:count]
     z = cache.latents(info, info.dataset, "test", count)
-    return titles, z, [split.crystal(i) for i in range(count)]
+    return Starts(titles, z, [split.crystal(i) for i in range(count)])
+
+
+def guided_starts() -> Starts:
+    """Draws begin nowhere: so many series of them, each with a best one."""
+    count = st.slider("Series of draws", 1, 100, 5, key="count-series", width=320,
+                      persist_state="session")  # fmt: skip
+    return Starts([f"series {i + 1}" for i in range(count)], None, [None] * count)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from app.services.decoding import Candidate, decode_all
 from app.services.jobs import Job
 from app.services.judging import Judge
 from cdvae_core.crystal import Crystal
+from cdvae_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
 
 ASCENT = 0.15  # the part of the job's bar that the ascent takes
 POINTS = 200  # of the curve
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Where an optimisation begins.
+
+    Attributes:
+        labels: one for each start.
+        z: `[starts, latent]`, None for guided draws, which begin nowhere.
+        crystals: what the latents are of, None where that is no crystal.
+    """
+
+    labels: list[str]
+    z: Tensor | None
+    crystals: list[Crystal | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Waypoint:
-    """A decoded latent on the way of one start."""
+    """A decoded latent of one start: of a step on its way, or of one of its draws."""
 
     start: int
     step: int
@@ -83,6 +99,53 @@ def start(
     )  # fmt: skip
 
 
+def start_guided(
+    model: CDVAE,
+    folder: Path,
+    goal: Goal,
+    *,
+    starts: int,
+    draws: int,
+    schedule: str,
+    seed: int,
+    judge: Judge,
+) -> Job:
+    """Draw from the flow on condition of the goal, in the background; the items are `Waypoint`s."""
+    return Job(
+        partial(
+            _work_guided, model=model, folder=folder, goal=goal, starts=starts, draws=draws,
+            schedule=schedule, seed=seed, judge=judge,
+        )
+    )  # fmt: skip
+
+
+def _work_guided(
+    job: Job,
+    model: CDVAE,
+    folder: Path,
+    goal: Goal,
+    starts: int,
+    draws: int,
+    schedule: str,
+    seed: int,
+    judge: Judge,
+) -> None:
+    import torch
+
+    from cdvae_core.optimise import guided
+    from cdvae_core.prior import load_prior
+
+    prior = load_prior(folder)
+    if prior is None:
+        raise ConfigError("this checkpoint has no flow prior: run `cdvae prior`")
+    z = guided(prior, goal, starts * draws, torch.Generator().manual_seed(seed))
+    labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
+    names = [f"start-{i:03d}-draw-{draw:02d}" for i, draw in labels]
+    found = decode_all(job, model, z, names, schedule=schedule, seed=seed, judge=judge)
+    for (i, draw), candidate in zip(labels, found, strict=False):
+        job.append(Waypoint(i, draw, candidate))
+
+
 def _work(
     job: Job,
     model: CDVAE,
@@ -118,15 +181,18 @@ def _work(
         job.append(Waypoint(i, step, candidate))
 
 
-def before(
-    model: CDVAE, z: Tensor, crystals: Sequence[Crystal | None], judge: Judge
-) -> list[float | None]:
-    """The property of each start: by the judge where there is a crystal to judge, else a guess."""
+def before(model: CDVAE, starts: Starts, judge: Judge) -> list[float | None]:
+    """The property of each start: by the judge where there is a crystal, else the model's guess.
+
+    None where a start is no latent at all, as for guided draws.
+    """
     import torch
 
+    if starts.z is None:
+        return [None] * len(starts.labels)
     with torch.no_grad():
-        guesses = model.predict_property(z).tolist()
-    judged = [None if crystal is None else judge.prop(crystal) for crystal in crystals]
+        guesses = model.predict_property(starts.z).tolist()
+    judged = [None if crystal is None else judge.prop(crystal) for crystal in starts.crystals]
     return [g if j is None else j for g, j in zip(guesses, judged, strict=True)]
 
 

@@ -1,6 +1,6 @@
 """Evaluations to put side by side: those that ship with checkpoints, and one's own.
 
-A checkpoint's folder may hold `reports/TASK.json`, with `TASK.parquet` (a row for each crystal) and
+A checkpoint's folder may hold `reports/TASK.json` or `reports/TASK_VARIANT.json`, with `TASK.parquet` (a row for each crystal) and
 `TASK.extxyz` (a few crystals to look at) beside it. `CDVAE_REPORTS` names more folders, such as
 those that `cdvae evaluate` writes.
 """
@@ -73,7 +73,7 @@ def uploaded(name: str, content: bytes) -> Found:
 
 def _places() -> list[tuple[str, Path]]:
     shipped = [
-        (name, path)
+        (", ".join([name, *path.stem.split("_")[1:]]), path)  # such as generation_gaussian
         for name, folder in checkpoint_folders().items()
         for path in sorted((folder / "reports").glob("*.json"))
     ]

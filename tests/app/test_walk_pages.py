@@ -70,6 +70,23 @@ def test_an_optimisation_names_the_best_of_each_start(world: World) -> None:
     assert guesses[-1] < guesses[0]  # what is minimised falls
 
 
+def test_guided_draws_have_a_best_in_each_series(world: World) -> None:
+    from cdvae_core.prior import FILE, FlowPrior, save_prior
+
+    save_prior(FlowPrior(16, 5, hidden=16, blocks=1), world.tiny)
+    try:
+        at = opened("views/optimise.py")
+        at.session_state["how"] = "Guided draws"
+        settled(at.run())
+        at.slider(key="count-series").set_value(2)
+        at.number_input(key="draws").set_value(3)
+        click(at, "Optimise")
+        every = tables(at)[-1]
+        assert [row["Step"] for row in every] == [1, 1, 2, 2, 3, 3]
+    finally:
+        (world.tiny / FILE).unlink()
+
+
 def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(world: World) -> None:
     at = opened("views/generate.py")
     at.number_input(key="count").set_value(3)

@@ -63,6 +63,8 @@ def commands(checkpoint: str) -> dict[str, list[str]]:
         "optimise: two goals": [*opt, "--minimize", "--target", "1"],
         "optimise: property": [*opt, "--minimize", "--property", "mass"],
         "optimise: from": [*opt, "--minimize", "--from", "w"],
+        "optimise: mode": [*opt, "--minimize", "--mode", "descent"],
+        "optimise: guided without a flow": [*opt, "--minimize", "--mode", "guided"],
         "optimise: dataset": [*opt, "--minimize", "--dataset", "nothing"],
         "optimise: too many": [*opt, "--minimize", "--dataset", "perov_like", "-n", "5000"],
         "optimise: kept": [

@@ -130,7 +130,7 @@ def test_optimise_and_what_it_leaves(trained: Path, project: Path) -> None:
         project, "optimise", str(trained), "--minimize", "-n", "2", "--steps", "40", "--kept", "4",
         "--split", "train", "--out", str(out),
     )  # fmt: skip
-    assert "predicted energy_per_atom: from" in said
+    assert "predicted energy_per_atom" in said
     manifest = json.loads((out / "manifest.json").read_text())
     names = [entry["name"] for entry in manifest["crystals"]]
     assert names == [f"step-{s:05d}-start-{i:05d}" for s in (10, 20, 30, 40) for i in (0, 1)]
@@ -149,6 +149,12 @@ def test_a_prior_is_learnt_and_then_used(trained: Path, project: Path) -> None:
     assert asked["condition"]["wanted"] == [8] and asked["condition"]["prop"] == 1.5
     cdvae(project, "sample", str(trained), "-n", "2", "--prior", "gaussian",
           "--out", str(project / "plain"))  # fmt: skip
+    cdvae(project, "optimise", str(trained), "--mode", "guided", "--minimize", "-n", "2",
+          "--kept", "2", "--out", str(project / "guided"))  # fmt: skip
+    guided = json.loads((project / "guided" / "manifest.json").read_text())
+    assert [e["name"] for e in guided["crystals"]] == [
+        f"draw-{draw:02d}-start-{i:05d}" for draw in (0, 1) for i in (0, 1)
+    ]
     (trained / "prior.safetensors").unlink()
 
 

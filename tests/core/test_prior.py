@@ -9,6 +9,7 @@ import torch
 from examples import small_model
 
 from cdvae_core.errors import CheckpointError, ConfigError
+from cdvae_core.optimise import Goal, guided
 from cdvae_core.prior import FILE, Condition, FlowPrior, Labelled, draw, fit, load_prior, save_prior
 
 WIDTH, MOST = 8, 6
@@ -74,6 +75,13 @@ def test_guidance_exaggerates(prior: FlowPrior) -> None:
     asked = Condition(prop=35.0)
     plain, strong = (drawn(prior, asked, guidance=g)[:, 1].mean() for g in (1.0, 3.0))
     assert strong > plain
+
+
+@pytest.mark.parametrize("direction", [-1, 1])
+def test_guided_draws_have_the_property_that_is_asked_for(prior: FlowPrior, direction: int) -> None:
+    found = guided(prior, Goal(direction), 600, torch.Generator().manual_seed(3))[:, 1]
+    true = made(4000, 0).z[:, 1]
+    assert direction * (found.mean() - true.mean()) > 1.5 * true.std()
 
 
 def test_the_same_seed_gives_the_same_latents_and_steps_suffice(
