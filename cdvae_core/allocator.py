@@ -2,7 +2,8 @@
 
 glibc returns a large freed block, and the free top of its heap, to the kernel. A training step
 frees all its activations at the end and asks for the same again at once, so every step had its
-pages zeroed anew: a fourth of its time on a CPU (`python benchmarks/network.py`).
+pages zeroed anew: a tenth of its time on a CPU, more with larger micro-batches
+(`python benchmarks/network.py`, the rows "memory given back").
 """
 
 from __future__ import annotations
