@@ -20,6 +20,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/network.py
 	$(BIN)/python benchmarks/interactive.py
 	$(BIN)/python benchmarks/interactive.py --browser
+	$(BIN)/python benchmarks/sessions.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/samplers.py

@@ -310,7 +310,7 @@ def draw(
 
 
 def save_prior(prior: FlowPrior, folder: Path) -> None:
-    """Into a checkpoint's folder, atomically; in half precision: a draw moves by 0.1 % of the spread."""
+    """Into a checkpoint's folder, atomically; in half precision, which moves a draw by 0.1 %."""
     state = {name: value.half().contiguous() for name, value in prior.state_dict().items()}
     content = save(state, {"format": FORMAT, "sizes": json.dumps(prior.sizes)})
     write_atomically(folder / FILE, content)

@@ -11,8 +11,10 @@ from typing import Any
 
 import streamlit as st
 
-from app.components.waiting import TICK, time_left
+from app.components.waiting import time_left
 from app.services.jobs import Job
+
+TICK = 1.0  # seconds between two looks: each draws the charts anew, beside the job's own work
 
 
 def job_of(page: str) -> tuple[Job | None, Any]:

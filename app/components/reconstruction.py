@@ -23,8 +23,9 @@ _JOB = "reconstruction"
 _WATCHED = "reconstruction_watched"  # the job whose end the page has not taken in yet
 
 
+@st.fragment
 def reconstruction(info: CheckpointInfo, split: CachedSplit, index: int) -> None:
-    """The whole section for one crystal of a split."""
+    """The whole section for one crystal; a fragment, so that its buttons redraw no map."""
     what = f"{info.path}:{info.stamp}:{split.fingerprint}:{index}"
     job, of = st.session_state.get(_JOB, (None, None))
     if of != what:
