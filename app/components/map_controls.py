@@ -10,11 +10,15 @@ from app.services import colouring
 from app.services.checkpoints import CheckpointInfo
 from app.services.colouring import Colouring
 from app.services.latent_map import LatentMap, find
+from app.services.reports import reconstruction_errors
 
 
 def colour_picker(of: LatentMap, info: CheckpointInfo) -> Colouring:
     """What the points are coloured by."""
-    options = colouring.choices(of)
+    own = next(iter(of.splits.values())).info.dataset == info.dataset
+    sizes = {name: len(split) for name, split in of.splits.items()}
+    errors = reconstruction_errors(info.path, sizes) if own else None
+    options = colouring.choices(of, errors is not None)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         by = st.selectbox(
             "Colour by", options, format_func=colouring.readable, key="colour",
@@ -28,7 +32,7 @@ def colour_picker(of: LatentMap, info: CheckpointInfo) -> Colouring:
                 help="A crystal takes the colour of the first of these that it contains.",
             )  # fmt: skip
     systems = cache.systems(of) if by == colouring.SYSTEM else None
-    return colouring.colouring(of, by, elements, systems, info.prop or "")
+    return colouring.colouring(of, by, elements, systems, info.prop or "", errors)
 
 
 def find_box(of: LatentMap) -> None:

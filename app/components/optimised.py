@@ -23,7 +23,7 @@ from app.components.path_charts import path_on_map
 from app.services.checkpoints import CheckpointInfo
 from app.services.colouring import readable
 from app.services.jobs import Job
-from app.services.optimise import Progress, Waypoint, best_of, success_rates
+from app.services.optimise import Progress, Waypoint, best_of, start, success_rates, unfinished
 
 CURVES = 12  # starts whose property is drawn
 WAYS = 5  # starts that are drawn on the map
@@ -135,3 +135,22 @@ def _rates(best: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) 
                 st.metric(name, f"{100 * rate:.0f} %", width="content",
                           help=f"Starts whose best crystal is below {limit:.3f}, that percentile "
                           "of the training data.")  # fmt: skip
+
+
+def go_on(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> Job | None:
+    """A button that takes up an ascent that was stopped; the job it starts."""
+    import torch
+
+    from cdvae_core.optimise import Goal
+
+    course = unfinished(job.items(), settings["steps"])
+    if job.running or settings["guided"] or not course:
+        return None
+    if not st.button(f"Go on from step {course[-1].step:,}", icon=":material/resume:"):
+        return None
+    goal = Goal(settings["direction"], settings["target"], settings["prior_weight"])
+    return start(
+        cache.model(info), torch.as_tensor(course[-1].z), goal, steps=settings["steps"],
+        step_size=settings["step_size"], kept=settings["kept"], schedule=settings["schedule"],
+        seed=settings["seed"], judge=cache.judge(info), earlier=course,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from app.services.latent_map import LatentMap
 from cdvae_core.crystal import SYMBOLS
 
 ELEMENTS, NUM_ELEMENTS, DENSITY, SPLIT = "Elements", "Number of elements", "Density", "Split"
-SYSTEM, GUESS = "Crystal system", "The model's guess"
+SYSTEM, GUESS, ERROR = "Crystal system", "The model's guess", "Reconstruction error"
 MAX_CLASSES = 6
 SYSTEMS = (
     "cubic", "hexagonal", "trigonal", "tetragonal", "orthorhombic", "monoclinic", "triclinic",
@@ -37,11 +37,16 @@ class Colouring:
     unit: str = ""
 
 
-def choices(of: LatentMap) -> list[str]:
-    """What a map can be coloured by: its properties first."""
+def choices(of: LatentMap, errors: bool = False) -> list[str]:
+    """What a map can be coloured by: its properties first.
+
+    Args:
+        errors: whether reconstructions of its crystals are known.
+    """
     return [
         *of.properties,
         *([GUESS] if of.guesses is not None else []),
+        *([ERROR] if errors else []),
         SYSTEM,
         ELEMENTS,
         NUM_ELEMENTS,
@@ -56,6 +61,7 @@ def colouring(
     elements: Sequence[str] = (),
     systems: np.ndarray | None = None,
     guessed: str = "",
+    errors: np.ndarray | None = None,
 ) -> Colouring:
     """The colours of all points.
 
@@ -63,6 +69,7 @@ def colouring(
         by: one of `choices`.
         systems: of every point, for `SYSTEM`.
         guessed: which property the guess is of.
+        errors: of every point, for `ERROR`; NaN where it did not match or was not tried.
         elements: for `ELEMENTS`, up to six symbols; a crystal gets the first that it contains.
     """
     if by == ELEMENTS:
@@ -75,6 +82,8 @@ def colouring(
     if by == GUESS and of.guesses is not None:
         title = f"{readable(guessed)}, guessed" if guessed else by
         return Colouring(title, of.guesses.astype(np.float32), unit=of.units.get(guessed, ""))
+    if by == ERROR and errors is not None:
+        return Colouring(ERROR, errors.astype(np.float32), unit="(V/N)^⅓")
     if by == SPLIT:
         names = tuple(of.splits)
         places = {name: i for i, name in enumerate(names)}

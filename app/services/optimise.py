@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,14 +90,25 @@ def start(
     schedule: str,
     seed: int,
     judge: Judge,
+    earlier: Sequence[Progress] = (),
 ) -> Job:
-    """Optimise in the background; the items are `Progress`, then `Waypoint`s as they come."""
+    """Optimise in the background; the items are `Progress`, then `Waypoint`s as they come.
+
+    Args:
+        earlier: of an ascent that was stopped; this one goes on from where that was.
+    """
     return Job(
         partial(
             _work, model=model, z=z, goal=goal, steps=steps, step_size=step_size, kept=kept,
-            schedule=schedule, seed=seed, judge=judge,
+            schedule=schedule, seed=seed, judge=judge, earlier=earlier,
         )
     )  # fmt: skip
+
+
+def unfinished(items: Sequence[Any], steps: int) -> list[Progress]:
+    """The course of an ascent that did not come to its end, empty if it did."""
+    progress = [one for one in items if isinstance(one, Progress)]
+    return progress if progress and progress[-1].step < steps else []
 
 
 def start_guided(
@@ -157,21 +169,29 @@ def _work(
     schedule: str,
     seed: int,
     judge: Judge,
+    earlier: Sequence[Progress],
 ) -> None:
     import torch
 
     from cdvae_core.optimise import ascend
 
+    done = 0
+    for one in earlier:
+        job.append(one)
+        done, z = one.step, torch.as_tensor(one.z)
+    left = steps - done
+    wanted = max(1, round(kept * left / steps))
     every, waypoints, labels = max(1, steps // POINTS), [], []
-    for here in ascend(model, z, goal, steps=steps, step_size=step_size, kept=kept):
+    for here in ascend(model, z, goal, steps=left, step_size=step_size, kept=min(wanted, left)):
         if job.stopping:
             return
-        if here.step % every == 0 or here.step == 1 or here.kept:
-            job.report(ASCENT * here.step / steps, f"step {here.step:,} of {steps:,}")
-            job.append(Progress(here.step, here.predicted.numpy(), here.z.numpy()))
+        step = done + here.step
+        if step % every == 0 or step == 1 or here.kept:
+            job.report(ASCENT * step / steps, f"step {step:,} of {steps:,}")
+            job.append(Progress(step, here.predicted.numpy(), here.z.numpy()))
         if here.kept:
             waypoints.append(here.z)
-            labels += [(i, here.step) for i in range(len(z))]
+            labels += [(i, step) for i in range(len(z))]
     names = [f"start-{i:03d}-step-{step:05d}" for i, step in labels]
     found = decode_all(
         job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, judge=judge,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.services.checkpoints import checkpoint_folders
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import CdvaeError, DatasetError
@@ -117,3 +119,32 @@ def crystals_of(one: Found) -> list[tuple[str, Crystal]]:
         )
         for frame in frames
     ]
+
+
+def reconstruction_errors(folder: Path, splits: dict[str, int]) -> np.ndarray | None:
+    """The RMSE of each crystal of some splits, laid end to end; NaN where there is none.
+
+    Args:
+        folder: of a checkpoint; its report names crystals by split and place.
+        splits: how many crystals each has.
+
+    Returns:
+        None where the checkpoint ships no reconstructions of these splits.
+    """
+    import pandas as pd
+
+    path = folder / "reports" / "reconstruction.parquet"
+    if not path.is_file():
+        return None
+    table = pd.read_parquet(path)
+    if not {"id", "rmse"} <= set(table.columns):
+        return None
+    starts = dict(zip(splits, np.cumsum([0, *splits.values()]), strict=False))
+    errors = np.full(sum(splits.values()), np.nan)
+    hit = False
+    for name, rmse in zip(table["id"], table["rmse"], strict=True):
+        split, place, _ = str(name).rsplit("-", 2)
+        if split in starts and int(place) < splits[split]:
+            errors[starts[split] + int(place)] = rmse
+            hit = True
+    return errors if hit else None

@@ -7,7 +7,7 @@ import streamlit as st
 from app import cache
 from app.components.goal import goal_controls, settings_of
 from app.components.job_box import begin, job_box, job_of
-from app.components.optimised import curve, outcome
+from app.components.optimised import curve, go_on, outcome
 from app.components.page import page_header
 from app.components.pickers import checkpoint_picker
 from app.components.sampler import sampler_controls
@@ -69,4 +69,8 @@ else:
     title = f"{settings['goal'].capitalize()}, from {settings['labels'][0]}"
     st.header(title + (f" and {more} more" if more else ""), anchor=False)
     job_box(PAGE, "Optimising", lambda job: curve(job.items(), info, settings))
+    again = go_on(job, info, settings)
+    if again is not None:
+        begin(PAGE, again, settings)
+        st.rerun()
     outcome(job, info, settings)

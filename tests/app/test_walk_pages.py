@@ -70,6 +70,28 @@ def test_an_optimisation_names_the_best_of_each_start(world: World) -> None:
     assert guesses[-1] < guesses[0]  # what is minimised falls
 
 
+def test_an_ascent_that_was_stopped_goes_on(world: World) -> None:
+    at = opened("views/optimise.py")
+    at.number_input(key="steps").set_value(50_000)
+    at.number_input(key="kept").set_value(2)
+    [button] = [b for b in at.button if b.label == "Optimise"]
+    button.click().run()
+    job, settings = at.session_state["job-optimise"]
+    while len(job.items()) < 3:
+        assert not job.wait(0.05), job.error
+    job.stop()
+    assert job.wait(10)
+    settings["steps"] = job.items()[-1].step + 40  # so that the rest is short
+    settled(at.run())
+    [button] = [b for b in at.button if b.label.startswith("Go on from step")]
+    settled(button.click().run())
+    again, _ = at.session_state["job-optimise"]
+    steps = [one.step for one in again.items() if hasattr(one, "predicted")]
+    assert steps == sorted(set(steps)) and steps[-1] == settings["steps"]
+    assert steps[: len(job.items())] == [one.step for one in job.items()]
+    assert "The best of each start" in [s.value for s in at.subheader]
+
+
 def test_guided_draws_have_a_best_in_each_series(world: World) -> None:
     from cdvae_core.prior import FILE, FlowPrior, save_prior
 

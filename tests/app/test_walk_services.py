@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import World
 
-from app.services import export, film, generate, library, optimise, uploads
+from app.services import export, film, generate, library, optimise, reports, uploads
 from app.services.decoding import Candidate
 from app.services.judging import Judge, Verdict
 from cdvae_core import CDVAE
@@ -182,6 +182,19 @@ def test_a_film_is_one_file_without_addresses() -> None:
     assert script.count("</script>") == 1
     assert "import " not in re.sub(r"//.*", "", script) and "\nexport " not in script
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
+
+
+def test_reconstruction_errors_find_their_points(tmp_path: Path) -> None:
+    import pandas as pd
+
+    sizes = {"train": 3, "test": 4}
+    assert reports.reconstruction_errors(tmp_path, sizes) is None
+    (tmp_path / "reports").mkdir()
+    table = pd.DataFrame({"id": ["test-00001-0", "test-00003-0"], "rmse": [0.1, np.nan]})
+    table.to_parquet(tmp_path / "reports" / "reconstruction.parquet")
+    errors = reports.reconstruction_errors(tmp_path, sizes)
+    assert errors[4] == 0.1 and np.isnan(np.delete(errors, 4)).all() and len(errors) == 7
+    assert reports.reconstruction_errors(tmp_path, {"val": 5}) is None
 
 
 @pytest.fixture
