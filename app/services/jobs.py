@@ -7,7 +7,6 @@ each, so that a job leaves the machine and the browser room to breathe.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from threading import Event, Lock, Thread
@@ -16,10 +15,6 @@ from typing import Any
 from cdvae_core.errors import CdvaeError
 
 log = logging.getLogger(__name__)
-
-# A job gives the interpreter away at every small operation and, beside a page that is being drawn,
-# waits this long to get it back: with Python's 5 ms an ascent of the gradient stood almost still.
-sys.setswitchinterval(0.0005)
 
 ABANDONED = 300.0  # seconds without a poll; browsers slow the timers of hidden tabs to a minute
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, browsing, quiet, running_app, whole_page
+from browser import CHROMIUM, PATIENCE, browsing, quiet, running_app, whole_page
 from conftest import World
 from playwright.sync_api import Page, expect
 
@@ -115,6 +115,7 @@ def test_a_generation_is_stopped_while_another_person_looks_at_the_map(address: 
     with browsing() as watched:
         mine = watched.page
         theirs = mine.context.browser.new_context().new_page()  # shares nothing with the first
+        theirs.set_default_timeout(PATIENCE)
         opened(mine, address, "generate", "Generate")
         mine.get_by_label("How many", exact=True).fill("500")
         mine.get_by_label("How many", exact=True).press("Enter")
@@ -177,8 +178,9 @@ def test_what_is_kept_survives_a_restart_and_opens_its_page_again(
         quiet(page)
         press(page, "Generate")
         expect(page.get_by_text("CIF, zip")).to_be_visible()
+        quiet(page)
         page.get_by_role("combobox", name="Keep in the library").press("ArrowDown")
-        page.get_by_role("option").first.click()
+        page.get_by_role("option", name=re.compile("sample-00000")).click()
         page.keyboard.press("Escape")
         press(page, "Save")
         expect(page.get_by_text("1 in the library")).to_be_visible()
