@@ -11,6 +11,8 @@ from browser import CHROMIUM, PATIENCE, browsing, quiet, running_app, whole_page
 from conftest import World
 from playwright.sync_api import Page, expect
 
+from app.services import library
+
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)"),
     pytest.mark.timeout(900),
@@ -165,25 +167,14 @@ def test_a_way_and_an_optimisation(address: str, width: int) -> None:
         whole_page(page, f"optimise-{width}")
 
 
-def test_what_is_kept_survives_a_restart_and_opens_its_page_again(
-    environment: dict[str, str],
+def test_what_was_kept_is_found_by_a_fresh_app_and_opens_its_page_again(
+    environment: dict[str, str], world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running_app(environment) as address, browsing() as watched:
-        page = watched.page
-        opened(page, address, "generate", "Generate")
-        page.get_by_label("How many", exact=True).fill("2")
-        page.get_by_label("How many", exact=True).press("Enter")
-        page.get_by_label("Seed", exact=True).fill("77")
-        page.get_by_label("Seed", exact=True).press("Enter")
-        quiet(page)
-        press(page, "Generate")
-        expect(page.get_by_text("CIF, zip")).to_be_visible()
-        quiet(page)
-        page.get_by_role("combobox", name="Keep in the library").press("ArrowDown")
-        page.get_by_role("option", name=re.compile("sample-00000")).click()
-        page.keyboard.press("Escape")
-        press(page, "Save")
-        expect(page.get_by_text("1 in the library")).to_be_visible()
+    monkeypatch.setenv("CDVAE_LIBRARY", environment["CDVAE_LIBRARY"])
+    library.save(
+        world.split("test").crystal(0), title="kept before", page="generate",
+        provenance={"checkpoint": "tiny", "settings": {"seed": 77}},
+    )  # fmt: skip
     with running_app(environment) as address, browsing() as watched:
         page = watched.page
         page.goto(f"{address}/library")
