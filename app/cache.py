@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from app.services import checkpoints, datasets, facts, judging, latent_map
+from app.services import checkpoints, datasets, facts, judging, latent_map, reports
 from app.services.checkpoints import CheckpointInfo
-from app.services.chemistry import formula, pretty
+from app.services.chemistry import pretty
 from app.services.jobs import Job
 from cdvae_core.crystal import Crystal
 from cdvae_core.data.cache import CachedSplit, find_split, open_split
@@ -52,9 +52,10 @@ def split(dataset: str, name: str) -> CachedSplit:
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _titles(dataset: str, name: str, stamp: int) -> list[str]:
     loaded = split(dataset, name)
-    ends = np.cumsum(loaded.num_atoms)[:-1]
-    numbers = np.split(np.asarray(loaded.arrays["atomic_numbers"]), ends)
-    return [f"{pretty(formula(n))}  {i}" for n, i in zip(numbers, loaded.ids, strict=True)]
+    return [
+        f"{pretty(name)}  {i}"
+        for name, i in zip(datasets.formulas_of(loaded), loaded.ids, strict=True)
+    ]
 
 
 def titles(dataset: str, name: str) -> list[str]:
@@ -117,18 +118,6 @@ def judge(info: CheckpointInfo) -> judging.Judge:
     return _judge(info.path, info.stamp, info.dataset, info.prop)
 
 
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _flow(path: Path, stamp: int) -> bool:
-    from cdvae_core.prior import load_prior
-
-    return load_prior(path) is not None
-
-
-def has_flow(info: CheckpointInfo) -> bool:
-    """Whether a checkpoint has a flow prior."""
-    return _flow(info.path, info.stamp)
-
-
 @st.cache_data(max_entries=20, show_spinner=False)
 def card(path: Path, stamp: int) -> str:
     return checkpoints.card(path)
@@ -183,6 +172,19 @@ def systems(of: latent_map.LatentMap) -> np.ndarray:
     dataset = next(iter(of.splits.values())).info.dataset
     path = find_split(dataset, names[0])
     return _systems(dataset, names, path.stat().st_mtime_ns if path else 0)
+
+
+@st.cache_data(max_entries=12, show_spinner=False)
+def _errors(path: Path, stamp: int, sizes: dict[str, int]) -> np.ndarray | None:
+    return reports.reconstruction_errors(path, sizes)
+
+
+def errors(info: CheckpointInfo, of: latent_map.LatentMap) -> np.ndarray | None:
+    """The reconstruction error of every point of a map; None where the checkpoint ships none."""
+    if next(iter(of.splits.values())).info.dataset != info.dataset:
+        return None
+    sizes = {name: len(split) for name, split in of.splits.items()}
+    return _errors(info.path, info.stamp, sizes)
 
 
 def test_map(info: CheckpointInfo) -> latent_map.LatentMap | None:

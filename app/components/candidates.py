@@ -14,7 +14,7 @@ from app.components.crystal_viewer import crystal_view
 from app.services import export, library
 from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import pretty
-from app.services.colouring import readable
+from app.services.colouring import readable, with_unit
 from app.services.decoding import Candidate
 from cdvae_core.data.registry import dataset_spec
 from cdvae_core.errors import CdvaeError
@@ -34,6 +34,11 @@ def unit_of(info: CheckpointInfo) -> str:
         return dataset_spec(info.dataset or "").properties.get(info.prop or "", "")
     except CdvaeError:
         return ""
+
+
+def prop_title(info: CheckpointInfo) -> str:
+    """The checkpoint's property in words, with its unit."""
+    return with_unit(info.prop or "", unit_of(info))
 
 
 def verdict_words(one: Candidate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -12,10 +13,10 @@ from app.services import export
 from app.services.chemistry import formula
 from app.services.film import film
 from app.services.jobs import Job
-from app.services.reconstruct import kept
+from app.services.reconstruct import Frame, kept
 from app.services.trajectory import Ending, Moment
 
-HELP = {
+_HELP = {
     "sigma": "How much noise the current level adds, as a length.",
     "score": "RMS over the atoms of the decoder's raw output: how far it wants to move an atom, in "
     "units of the noise. It should fall below 1 as the crystal settles.",
@@ -26,18 +27,27 @@ HELP = {
 }
 
 
+def frame_series(frames: Sequence[Frame]) -> list[Series]:
+    """The charts that every run has."""
+    return [
+        Series("Noise level σ", "Å", [f.sigma for f in frames], log=True, help=_HELP["sigma"]),
+        Series("Score norm", "σ", [f.score_norm for f in frames], log=True, help=_HELP["score"]),
+        Series("Shortest distance", "Å", [f.shortest for f in frames], guide=0.5,
+               help=_HELP["shortest"]),
+    ]  # fmt: skip
+
+
+def captions_of(frames: Sequence[Frame]) -> list[str]:
+    """Which step each frame is."""
+    return [f"step {f.index + 1:,} of {f.total:,}" for f in frames]
+
+
 def series_of(moments: list[Moment], run: int) -> list[Series]:
     """The charts beside one film."""
-    frames = [moment.frames[run] for moment in moments]
-    found = [
-        Series("Noise level σ", "Å", [f.sigma for f in frames], log=True, help=HELP["sigma"]),
-        Series("Score norm", "σ", [f.score_norm for f in frames], log=True, help=HELP["score"]),
-        Series("Shortest distance", "Å", [f.shortest for f in frames], guide=0.5,
-               help=HELP["shortest"]),
-    ]  # fmt: skip
+    found = frame_series([moment.frames[run] for moment in moments])
     props = [moment.props[run] for moment in moments]
     if any(value is not None for value in props):
-        found.append(Series("Independent energy", "eV/atom", props, help=HELP["judged"]))
+        found.append(Series("Independent energy", "eV/atom", props, help=_HELP["judged"]))
     return found
 
 
@@ -57,14 +67,9 @@ def films(job: Job, settings: dict[str, Any]) -> None:
                 trajectory_player(
                     [m.frames[run].drawn for m in moments], key=f"film-{run}",
                     view=f"{id(job)}-{run}", label=f"Langevin trajectory, start {run + 1}",
-                    captions=_captions(moments, run), series=series_of(moments, run),
-                    total=kept(total), live=job.running, height=300,
+                    captions=captions_of([m.frames[run] for m in moments]),
+                    series=series_of(moments, run), total=kept(total), live=job.running, height=300,
                 )  # fmt: skip
-
-
-def _captions(moments: list[Moment], run: int) -> list[str]:
-    frames = [moment.frames[run] for moment in moments]
-    return [f"step {f.index + 1:,} of {f.total:,}" for f in frames]
 
 
 def _word(ending: Ending | None, run: int) -> str:
@@ -101,7 +106,7 @@ def _film(moments: list[Moment], run: int, settings: dict[str, Any]) -> str:
     frames = [moment.frames[run] for moment in moments]
     data = film_data(
         [f.drawn for f in frames], label=f"Langevin trajectory of {settings['of']}",
-        captions=_captions(moments, run), series=series_of(moments, run),
+        captions=captions_of(frames), series=series_of(moments, run),
     )  # fmt: skip
     note = f"{settings['checkpoint']}, schedule {settings['schedule']}, start {run + 1}"
     return film(data, f"From noise to {settings['of']}", note)

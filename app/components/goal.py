@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import cache
-from app.components.candidates import unit_of
+from app.components.candidates import prop_title
 from app.services.checkpoints import CheckpointInfo
-from app.services.colouring import readable
 from app.services.optimise import Starts
 
 if TYPE_CHECKING:
@@ -45,17 +43,17 @@ def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
     """The goal, and the way there: the paper's by default."""
     from cdvae_core.optimise import KEPT, STEP_SIZE, STEPS, Goal
 
-    unit = unit_of(info)
-    name = readable(info.prop or "") + (f", {unit}" if unit else "")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = st.segmented_control(name, list(_KINDS), default="Minimise", required=True,
-                                    key="goal", persist_state="session")  # fmt: skip
+        kind = st.segmented_control(
+            prop_title(info), list(_KINDS), default="Minimise", required=True, key="goal",
+            persist_state="session",
+        )  # fmt: skip
         target = 0.0
         if not _KINDS[kind]:
             target = st.number_input("Value", None, None, 0.0, key="target", width=140,
                                      persist_state="session")  # fmt: skip
         guided = False
-        if cache.has_flow(info):
+        if info.has_flow:
             guided = st.segmented_control(
                 "How", [_ASCENT, _GUIDED], default=_ASCENT, required=True, key="how",
                 persist_state="session", help=_HELP,

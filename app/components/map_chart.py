@@ -10,17 +10,20 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.components.curves import PALETTE
 from app.components.selection import select, select_group, select_place
 from app.services.chemistry import pretty
 from app.services.colouring import Colouring
 from app.services.latent_map import LatentMap
 
 HEIGHT = 600
-GRID = 48  # empty places to click in each direction
 NOWHERE, HIDDEN = -1, -2
 INK, QUIET, EDGE, MARK = "#16242a", "#a9b6b8", "#d3dcdb", "#c8460b"
-PALETTE = ("#0b6b63", "#d98a1f", "#3b5ba9", "#b0307a", "#6aa84f", "#7a4a1e")
 SCALE = ["#2b1d63", "#2f4b8f", "#20738b", "#2a9a77", "#86b83f", "#e2b31a"]  # even in lightness
+AXIS = {  # of a map: a frame, since its coordinates mean nothing
+    "showgrid": False, "zeroline": False, "showticklabels": False, "ticks": "",
+    "showline": True, "mirror": True, "linecolor": EDGE, "title": None,
+}  # fmt: skip
 _FONT = "Source Sans, sans-serif"
 _CONFIG = {
     "scrollZoom": True,
@@ -87,17 +90,6 @@ def _mark(
     )  # fmt: skip
 
 
-def _empty_places(of: LatentMap) -> np.ndarray:
-    """`[places, 2]`, a grid over the map without the places that are near a point."""
-    from scipy.spatial import cKDTree
-
-    low, high = of.places.min(0), of.places.max(0)
-    steps = [np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
-    grid = np.stack(np.meshgrid(*steps), -1).reshape(-1, 2)
-    away, _ = cKDTree(of.places).query(grid)
-    return grid[away > 1.5 * float((high - low).max()) / GRID]
-
-
 def map_figure(
     of: LatentMap,
     colouring: Colouring,
@@ -112,7 +104,7 @@ def map_figure(
         colouring = _only(colouring, shown)
     figure = go.Figure()
     if of.places.shape[1] == 2:
-        empty = _empty_places(of).astype(np.float32)
+        empty = of.empty_places
         figure.add_scattergl(
             x=empty[:, 0], y=empty[:, 1], customdata=np.full(len(empty), NOWHERE), mode="markers",
             marker={"size": 9, "color": "rgba(255, 255, 255, 0.01)"}, hoverinfo="none",
@@ -221,10 +213,6 @@ def _size(points: int) -> float:
 
 
 def _layout(of: LatentMap) -> dict[str, Any]:
-    axis = {
-        "showgrid": False, "zeroline": False, "showticklabels": False, "ticks": "",
-        "showline": True, "mirror": True, "linecolor": EDGE, "title": None,
-    }  # fmt: skip
     legend = {
         "orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom",
         "itemsizing": "constant", "font": {"size": 14}, "title": {"text": ""},
@@ -232,7 +220,7 @@ def _layout(of: LatentMap) -> dict[str, Any]:
     font = {"family": _FONT, "size": 14, "color": INK}
     hover = {"bgcolor": "#ffffff", "bordercolor": EDGE, "font": font}
     return {
-        "height": HEIGHT, "margin": {"l": 2, "r": 2, "t": 44, "b": 2}, "xaxis": axis, "yaxis": axis,
+        "height": HEIGHT, "margin": {"l": 2, "r": 2, "t": 44, "b": 2}, "xaxis": AXIS, "yaxis": AXIS,
         "plot_bgcolor": "#ffffff", "paper_bgcolor": "rgba(0,0,0,0)", "legend": legend,
         "font": font, "hoverlabel": hover, "dragmode": "pan",
         "clickmode": "event+select", "uirevision": f"{len(of)}:{float(of.places[0, 0]):.5f}",

@@ -10,14 +10,11 @@ from app.services import colouring
 from app.services.checkpoints import CheckpointInfo
 from app.services.colouring import Colouring
 from app.services.latent_map import LatentMap, find
-from app.services.reports import reconstruction_errors
 
 
 def colour_picker(of: LatentMap, info: CheckpointInfo) -> Colouring:
     """What the points are coloured by."""
-    own = next(iter(of.splits.values())).info.dataset == info.dataset
-    sizes = {name: len(split) for name, split in of.splits.items()}
-    errors = reconstruction_errors(info.path, sizes) if own else None
+    errors = cache.errors(info, of)
     options = colouring.choices(of, errors is not None)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         by = st.selectbox(

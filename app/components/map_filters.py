@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from app.components.periodic_table import periodic_table
-from app.services.colouring import readable
+from app.services.colouring import with_unit
 from app.services.latent_map import LatentMap
 from cdvae_core.crystal import SYMBOLS
 
@@ -28,8 +28,8 @@ def map_filters(of: LatentMap) -> np.ndarray:
         if of.properties:
             with columns[1]:
                 name = of.properties[0]
-                unit = f", {of.units[name]}" if of.units.get(name) else ""
-                shown &= _within(readable(name) + unit, of.prop(name), 0.01)
+                title = with_unit(name, of.units.get(name, ""))
+                shown &= _within(title, of.prop(name), 0.01)
     if not shown.all():
         st.html(f'<p class="note">{int(shown.sum()):,} of {len(of):,} shown</p>')
     return shown

@@ -11,7 +11,7 @@ from app.components.crystal_viewer import crystal_view
 from app.components.selection import select
 from app.services import export
 from app.services.chemistry import pretty
-from app.services.colouring import readable
+from app.services.colouring import readable, with_unit
 from app.services.latent_map import LatentMap, neighbours
 
 PICTURES = 4  # crystals of a lasso that are drawn; each is a 3D view of its own
@@ -66,10 +66,8 @@ def group_panel(of: LatentMap, group: list[int]) -> None:
         "Density, g/cm³": of.density[group].round(2),
     }
     for name in of.properties:
-        unit = of.units.get(name, "")
-        table[f"{readable(name)}, {unit}" if unit else readable(name)] = of.prop(name)[group].round(
-            3
-        )
+        title = with_unit(name, of.units.get(name, ""))
+        table[title] = of.prop(name)[group].round(3)
     height = min(35 * (len(group) + 1) + 3, 230)  # a row has 35 pixels
     frame = pd.DataFrame(table)
     st.dataframe(frame, hide_index=True, height=height)

@@ -14,14 +14,13 @@ from app.components.candidates import (
     downloads,
     gallery,
     keep_controls,
-    unit_of,
+    prop_title,
     verdict_words,
 )
 from app.components.crystal_facts import crystal_title
 from app.components.curves import Curve, line_chart
 from app.components.path_charts import path_on_map
 from app.services.checkpoints import CheckpointInfo
-from app.services.colouring import readable
 from app.services.jobs import Job
 from app.services.optimise import Progress, Waypoint, best_of, start, success_rates, unfinished
 
@@ -49,8 +48,6 @@ def _predicted(
     info: CheckpointInfo,
     settings: dict[str, Any],
 ) -> None:
-    unit = unit_of(info)
-    title = readable(info.prop or "") + (f", {unit}" if unit else "")
     steps = [one.step for one in progress]
     values = np.stack([one.predicted for one in progress])
     shown = min(values.shape[1], CURVES)
@@ -62,8 +59,8 @@ def _predicted(
     guide = settings["target"] if not settings["direction"] else None
     if one:
         curves.append(_judged(items, steps))
-    line_chart(curves, key="optimise-curve", x=steps, x_title="step", y_title=title, points=False,
-               height=300, guide=guide)  # fmt: skip
+    line_chart(curves, key="optimise-curve", x=steps, x_title="step", y_title=prop_title(info),
+               points=False, height=300, guide=guide)  # fmt: skip
 
 
 def _judged(items: Sequence[Any], steps: Sequence[int]) -> Curve:

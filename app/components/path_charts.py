@@ -9,12 +9,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import cache
-from app.components.candidates import candidate_card, unit_of, verdict_words
+from app.components.candidates import candidate_card, prop_title, verdict_words
 from app.components.curves import Curve, line_chart
-from app.components.map_chart import EDGE, MARK, QUIET
+from app.components.map_chart import AXIS, MARK, QUIET
 from app.services import interpolate
 from app.services.checkpoints import CheckpointInfo
-from app.services.colouring import readable
 from app.services.decoding import Candidate
 from cdvae_core.crystal import SYMBOLS
 
@@ -43,9 +42,7 @@ def path_charts(candidates: Sequence[Candidate], info: CheckpointInfo, way: np.n
             judged = [c.verdict.prop if c.verdict else None for c in candidates]
             if any(value is not None for value in judged):
                 curves.append(Curve("independent network", judged))
-            unit = unit_of(info)
-            title = readable(info.prop) + (f", {unit}" if unit else "")
-            line_chart(curves, key="path-prop", x=x, x_title="stop", y_title=title)
+            line_chart(curves, key="path-prop", x=x, x_title="stop", y_title=prop_title(info))
         lengths = np.array(
             [[np.nan] * 3 if c.crystal is None else c.crystal.lengths for c in candidates]
         )
@@ -58,9 +55,9 @@ def path_charts(candidates: Sequence[Candidate], info: CheckpointInfo, way: np.n
             composition_curves(candidates), key="path-composition", x=x, x_title="stop",
             y_title="share of atoms",
         )  # fmt: skip
-        known = _latents(info)
-        if known is not None:
-            away = interpolate.distance_from_data(way[: len(candidates)], known)
+        of = cache.test_map(info)
+        if of is not None:
+            away = interpolate.distance_from_data(way[: len(candidates)], of.latents)
             line_chart([Curve("distance", away.tolist())], key="path-distance", x=x, x_title="stop",
                        y_title="distance from the data, in z")  # fmt: skip
 
@@ -93,21 +90,14 @@ def path_on_map(info: CheckpointInfo, ways: Sequence[np.ndarray], key: str) -> N
             name="way", text=[f"stop {i}" for i in range(len(on_map))], hoverinfo="text",
             line={"color": MARK, "width": 2}, marker={"size": 7, "color": MARK},
         )  # fmt: skip
-    axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "linecolor": EDGE,
-            "showline": True, "mirror": True, "title": None}  # fmt: skip
     figure.update_layout(
-        height=380, margin={"l": 2, "r": 2, "t": 30, "b": 2}, xaxis=axis, yaxis=axis,
+        height=380, margin={"l": 2, "r": 2, "t": 30, "b": 2}, xaxis=AXIS, yaxis=AXIS,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )  # fmt: skip
     st.plotly_chart(figure, key=f"{key}-map", config={"displayModeBar": False},
                     alt="The way on the latent map, as UMAP places it")  # fmt: skip
     st.html('<p class="note">On the latent map each stop lies where its nearest known latents do. '
             "UMAP bends what is straight in z.</p>")  # fmt: skip
-
-
-def _latents(info: CheckpointInfo) -> np.ndarray | None:
-    of = cache.test_map(info)
-    return None if of is None else of.latents
 
 
 def _known(values: np.ndarray) -> list[float | None]:

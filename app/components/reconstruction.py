@@ -6,8 +6,8 @@ import streamlit as st
 
 from app import cache
 from app.components.crystal_facts import crystal_title, fact_list
-from app.components.crystal_viewer import Series, crystal_view, trajectory_player
-from app.components.films import HELP
+from app.components.crystal_viewer import crystal_view, trajectory_player
+from app.components.films import captions_of, frame_series
 from app.components.sampler import sampler_controls
 from app.components.waiting import time_left
 from app.services import export, reconstruct
@@ -83,15 +83,9 @@ def _live(job: Job, split: CachedSplit, index: int) -> None:
 
 def _player(job: Job, frames: list[Frame], live: bool) -> None:
     total = frames[-1].total
-    series = [
-        Series("Noise level σ", "Å", [f.sigma for f in frames], log=True, help=HELP["sigma"]),
-        Series("Score norm", "σ", [f.score_norm for f in frames], log=True, help=HELP["score"]),
-        Series("Shortest distance", "Å", [f.shortest for f in frames], guide=0.5,
-               help=HELP["shortest"]),
-    ]  # fmt: skip
     trajectory_player(
         [f.drawn for f in frames], key="player", view=str(id(job)), label="Langevin trajectory",
-        captions=[f"step {f.index + 1:,} of {f.total:,}" for f in frames], series=series,
+        captions=captions_of(frames), series=frame_series(frames),
         total=reconstruct.kept(total), live=live,
     )  # fmt: skip
 

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app import cache
-from app.components.candidates import unit_of
+from app.components.candidates import prop_title
 from app.components.periodic_table import periodic_table
 from app.services.checkpoints import CheckpointInfo
-from app.services.colouring import readable
 from cdvae_core.crystal import SYMBOLS
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
     """The prior, the condition, and how strongly it is followed."""
     from cdvae_core.prior import Condition
 
-    kinds = list(_PRIORS) if cache.has_flow(info) else ["gaussian"]
+    kinds = list(_PRIORS) if info.has_flow else ["gaussian"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         prior = st.segmented_control(
             "Prior", kinds, default=kinds[0], required=True, format_func=_PRIORS.get,
@@ -41,9 +39,8 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
             return prior, Condition(num_atoms=atoms), 1.0
         prop = None
         if info.prop:
-            unit = f", {unit_of(info)}" if unit_of(info) else ""
             prop = st.number_input(
-                f"{readable(info.prop)}{unit}", None, None, None, key=f"wish-{info.name}",
+                prop_title(info), None, None, None, key=f"wish-{info.name}",
                 width=260, placeholder="any", persist_state="session",
             )  # fmt: skip
         guidance = st.slider(

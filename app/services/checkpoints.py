@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cdvae_core.checkpoint import read_config
 from cdvae_core.errors import CheckpointError
+from cdvae_core.prior import FILE as PRIOR
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
 EXTRA = "CDVAE_CHECKPOINTS"  # more folders, separated as in PATH
@@ -28,6 +29,7 @@ class CheckpointInfo:
         prop: the property it predicts, None if none.
         max_atoms: most atoms it can decode.
         latent_dim: width of z.
+        has_flow: whether latents can be drawn from a flow prior of its own.
         stamp: changes whenever its files do.
     """
 
@@ -37,6 +39,7 @@ class CheckpointInfo:
     prop: str | None
     max_atoms: int
     latent_dim: int
+    has_flow: bool
     stamp: int
 
 
@@ -70,7 +73,7 @@ def describe(path: Path) -> CheckpointInfo:
         raise CheckpointError(f"{path / 'config.json'} does not describe a model")
     return CheckpointInfo(
         path.name, path, provenance.get("dataset"), model.get("prop"),
-        model["max_atoms"], model["latent_dim"], stamp(path),
+        model["max_atoms"], model["latent_dim"], (path / PRIOR).is_file(), stamp(path),
     )  # fmt: skip
 
 

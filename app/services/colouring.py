@@ -106,6 +106,11 @@ def _by_elements(of: LatentMap, elements: Sequence[str]) -> Colouring:
     return Colouring(ELEMENTS, classes=classes, names=tuple(elements))
 
 
+def with_unit(name: str, unit: str) -> str:
+    """A column's name in words, with its unit if it has one."""
+    return f"{readable(name)}, {unit}" if unit else readable(name)
+
+
 def readable(name: str) -> str:
     """A column's name in words: formation_energy_per_atom -> Formation energy per atom."""
     words = name.replace("_", " ").strip()

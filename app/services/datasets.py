@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.services.chemistry import formula
 from cdvae_core.crystal import Crystal
 from cdvae_core.data.cache import CachedSplit, find_split, open_split
 from cdvae_core.data.registry import (
@@ -87,6 +88,12 @@ def _spread(values: Sequence[np.ndarray]) -> tuple[float, float, float] | None:
         return None
     low, middle, high = (float(q) for q in np.quantile(joined, (0.05, 0.5, 0.95)))
     return low, middle, high
+
+
+def formulas_of(split: CachedSplit) -> list[str]:
+    """The formula of each crystal."""
+    ends = np.cumsum(split.num_atoms)[:-1]
+    return [formula(n) for n in np.split(np.asarray(split.arrays["atomic_numbers"]), ends)]
 
 
 def gallery(split: CachedSplit, count: int = 3, seed: int = 0) -> list[tuple[str, Crystal]]:

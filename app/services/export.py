@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING
 
+from app.services.facts import symmetry
 from app.services.reconstruct import Frame
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import StructureError
@@ -20,7 +21,7 @@ def trajectory_extxyz(frames: Sequence[Frame]) -> str:
     from ase.io import write
 
     images = [
-        _atoms(
+        to_atoms(
             frame.crystal, step=frame.index, level=frame.level, sigma=frame.sigma,
             score_norm=frame.score_norm, shortest_distance=frame.shortest,
         )
@@ -41,7 +42,7 @@ def extxyz(crystals: Sequence[tuple[str, Crystal]]) -> str:
     from ase.io import write
 
     text = StringIO()
-    write(text, [_atoms(crystal, name=name) for name, crystal in crystals], format="extxyz")
+    write(text, [to_atoms(crystal, name=name) for name, crystal in crystals], format="extxyz")
     return text.getvalue()
 
 
@@ -69,15 +70,12 @@ def symmetric(crystal: Crystal) -> Crystal:
 
     Where spglib finds none within 0.1 Å, or the result is no crystal, it comes back as it was.
     """
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
+    from cdvae_core.structures import from_structure
 
-    from app.services.facts import SYMMETRY_TOLERANCE
-    from cdvae_core.structures import from_structure, to_structure
-
+    found = symmetry(crystal)
     try:
-        found = SpacegroupAnalyzer(to_structure(crystal), symprec=SYMMETRY_TOLERANCE)
-        return from_structure(found.get_refined_structure())
-    except (SymmetryUndeterminedError, StructureError, TypeError):
+        return crystal if found is None else from_structure(found.get_refined_structure())
+    except (StructureError, TypeError):
         return crystal
 
 
@@ -89,7 +87,8 @@ def _zip(files: Iterable[tuple[str, str]]) -> bytes:
     return content.getvalue()
 
 
-def _atoms(crystal: Crystal, **info: str | float) -> Atoms:
+def to_atoms(crystal: Crystal, **info: str | float) -> Atoms:
+    """As ASE has it, with words and numbers beside it."""
     from ase import Atoms
 
     atoms = Atoms(

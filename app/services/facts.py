@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from app.services.chemistry import density, formula
 from cdvae_core.crystal import Crystal, CrystalBatch
+
+if TYPE_CHECKING:
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 SYMMETRY_TOLERANCE = 0.1  # Å: a generated crystal is never exactly symmetric
 
@@ -50,30 +54,30 @@ def crystal_facts(crystal: Crystal) -> CrystalFacts:
     )
 
 
-def space_group(crystal: Crystal) -> str:
-    """Symbol and number by spglib, within 0.1 Å."""
+def symmetry(crystal: Crystal) -> SpacegroupAnalyzer | None:
+    """What spglib finds within 0.1 Å, None where it finds nothing."""
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
     from cdvae_core.structures import to_structure
 
     try:
-        found = SpacegroupAnalyzer(to_structure(crystal), symprec=SYMMETRY_TOLERANCE)
-        return f"{found.get_space_group_symbol()} ({found.get_space_group_number()})"
-    except SymmetryUndeterminedError:
+        return SpacegroupAnalyzer(to_structure(crystal), symprec=SYMMETRY_TOLERANCE)
+    except (SymmetryUndeterminedError, TypeError):
+        return None
+
+
+def space_group(crystal: Crystal) -> str:
+    """Symbol and number by spglib, within 0.1 Å."""
+    found = symmetry(crystal)
+    if found is None:
         return "–"
+    return f"{found.get_space_group_symbol()} ({found.get_space_group_number()})"
 
 
 def crystal_system(crystal: Crystal) -> str:
     """Of its space group by spglib, within 0.1 Å."""
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
-
-    from cdvae_core.structures import to_structure
-
-    try:
-        found = SpacegroupAnalyzer(to_structure(crystal), symprec=SYMMETRY_TOLERANCE)
-        return str(found.get_crystal_system())
-    except (SymmetryUndeterminedError, TypeError):
-        return "unknown"
+    found = symmetry(crystal)
+    return "unknown" if found is None else str(found.get_crystal_system())
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

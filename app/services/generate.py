@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,35 +43,19 @@ def start(
     judge: Judge,
 ) -> Job:
     """Generate in the background; the items of the job are `Candidate`s as they come."""
-    return Job(
-        partial(
-            _work, model=model, folder=folder, count=count, prior=prior, condition=condition,
-            guidance=guidance, schedule=schedule, seed=seed, judge=judge,
-        )
-    )  # fmt: skip
 
+    def work(job: Job) -> None:
+        from cdvae_core.prior import draw
 
-def _work(
-    job: Job,
-    model: CDVAE,
-    folder: Path,
-    count: int,
-    prior: str,
-    condition: Condition,
-    guidance: float,
-    schedule: str,
-    seed: int,
-    judge: Judge,
-) -> None:
-    from cdvae_core.prior import draw
+        z, _ = draw(model, folder, count, seed, prior, condition, guidance)
+        names = [f"sample-{i:05d}" for i in range(count)]
+        for one in decode_all(
+            job, model, z, names, schedule=schedule, seed=seed, judge=judge,
+            num_atoms=condition.num_atoms,
+        ):  # fmt: skip
+            job.append(one)
 
-    z, _ = draw(model, folder, count, seed, prior, condition, guidance)
-    names = [f"sample-{i:05d}" for i in range(count)]
-    for one in decode_all(
-        job, model, z, names, schedule=schedule, seed=seed, judge=judge,
-        num_atoms=condition.num_atoms,
-    ):  # fmt: skip
-        job.append(one)
+    return Job(work)
 
 
 def firsts(candidates: list[Candidate], known: dict[str, int] | None = None) -> list[int]:

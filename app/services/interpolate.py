@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,13 +48,13 @@ def points(
 
 def start(model: CDVAE, way: Tensor, *, schedule: str, seed: int, judge: Judge) -> Job:
     """Decode a way in the background; the items of the job are `Candidate`s, in order."""
-    return Job(partial(_work, model=model, way=way, schedule=schedule, seed=seed, judge=judge))
 
+    def work(job: Job) -> None:
+        names = [f"stop-{i:02d}" for i in range(len(way))]
+        for one in decode_all(job, model, way, names, schedule=schedule, seed=seed, judge=judge):
+            job.append(one)
 
-def _work(job: Job, model: CDVAE, way: Tensor, schedule: str, seed: int, judge: Judge) -> None:
-    names = [f"stop-{i:02d}" for i in range(len(way))]
-    for one in decode_all(job, model, way, names, schedule=schedule, seed=seed, judge=judge):
-        job.append(one)
+    return Job(work)
 
 
 def distance_from_data(way: np.ndarray, latents: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.services.chemistry import formula
+from app.services.datasets import formulas_of
 from cdvae_core.crystal import Crystal
 from cdvae_core.data.cache import CachedSplit
 from cdvae_core.errors import CdvaeError
@@ -52,10 +53,8 @@ class Judge:
 
     def __post_init__(self) -> None:
         if self.known is not None:
-            ends = np.cumsum(self.known.num_atoms)[:-1]
-            numbers = np.split(np.asarray(self.known.arrays["atomic_numbers"]), ends)
-            for place, own in enumerate(numbers):
-                self._places.setdefault(formula(own), []).append(place)
+            for place, name in enumerate(formulas_of(self.known)):
+                self._places.setdefault(name, []).append(place)
 
     def __call__(self, crystal: Crystal) -> Verdict:
         from cdvae_core.metrics.composition_rule import published_rule

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.services.chemistry import AMU_PER_A3, formula
+from app.services.chemistry import AMU_PER_A3
+from app.services.datasets import formulas_of
 from cdvae_core.crystal import SYMBOLS, Crystal
 from cdvae_core.data.cache import CachedSplit
 from cdvae_core.errors import DatasetError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cdvae_core.model import CDVAE
 
 
+GRID = 48  # empty places in each direction
 BATCH = 64  # crystals encoded between two looks at the job
 
 
@@ -105,7 +107,18 @@ class LatentMap:
 
     @cached_property
     def formulas(self) -> list[str]:
-        return [formula(self.crystal(i).atomic_numbers) for i in range(len(self))]
+        return [name for split in self.splits.values() for name in formulas_of(split)]
+
+    @cached_property
+    def empty_places(self) -> np.ndarray:
+        """`[places, 2]`, a grid over a flat map without the places that are near a point."""
+        from scipy.spatial import cKDTree
+
+        low, high = self.places.min(0), self.places.max(0)
+        steps = [np.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
+        grid = np.stack(np.meshgrid(*steps), -1).reshape(-1, 2)
+        away, _ = cKDTree(self.places).query(grid)
+        return grid[away > 1.5 * float((high - low).max()) / GRID].astype(np.float32)
 
     @property
     def properties(self) -> list[str]:

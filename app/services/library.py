@@ -20,6 +20,7 @@ import numpy as np
 import platformdirs
 
 from app.services.chemistry import formula
+from app.services.export import to_atoms
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import OutputError, StructureError
 
@@ -91,11 +92,6 @@ def save(
     Raises:
         OutputError: the library cannot be written.
     """
-    from ase import Atoms
-
-    atoms = Atoms(
-        crystal.atomic_numbers, cell=crystal.lattice, scaled_positions=crystal.frac_coords, pbc=True
-    )
     data: dict[str, Any] = {
         "title": title,
         "page": page,
@@ -105,7 +101,7 @@ def save(
     if z is not None:
         data["z"] = np.asarray(z, dtype=np.float64)
     with _opened() as database:
-        return int(database.write(atoms, data=data))
+        return int(database.write(to_atoms(crystal), data=data))
 
 
 def entries(search: str = "") -> list[Entry]:

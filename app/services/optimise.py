@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from app.services.jobs import Job
 from app.services.judging import Judge
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import ConfigError
+from cdvae_core.metrics import optimisation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,14 +95,39 @@ def start(
     """Optimise in the background; the items are `Progress`, then `Waypoint`s as they come.
 
     Args:
-        earlier: of an ascent that was stopped; this one goes on from where that was.
+        z: where to begin, or where `earlier` ended.
+        earlier: of an ascent that was stopped; this one goes on from there.
     """
-    return Job(
-        partial(
-            _work, model=model, z=z, goal=goal, steps=steps, step_size=step_size, kept=kept,
-            schedule=schedule, seed=seed, judge=judge, earlier=earlier,
-        )
-    )  # fmt: skip
+
+    def work(job: Job) -> None:
+        import torch
+
+        from cdvae_core.optimise import ascend
+
+        for one in earlier:
+            job.append(one)
+        done = earlier[-1].step if earlier else 0
+        left = steps - done
+        wanted = min(left, max(1, round(kept * left / steps)))
+        every, waypoints, labels = max(1, steps // POINTS), [], []
+        for here in ascend(model, z, goal, steps=left, step_size=step_size, kept=wanted):
+            if job.stopping:
+                return
+            step = done + here.step
+            if step % every == 0 or step == 1 or here.kept:
+                job.report(ASCENT * step / steps, f"step {step:,} of {steps:,}")
+                job.append(Progress(step, here.predicted.numpy(), here.z.numpy()))
+            if here.kept:
+                waypoints.append(here.z)
+                labels += [(i, step) for i in range(len(z))]
+        names = [f"start-{i:03d}-step-{step:05d}" for i, step in labels]
+        found = decode_all(
+            job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, judge=judge,
+            begun=ASCENT,
+        )  # fmt: skip
+        _append(job, labels, found)
+
+    return Job(work)
 
 
 def unfinished(items: Sequence[Any], steps: int) -> list[Progress]:
@@ -123,80 +148,26 @@ def start_guided(
     judge: Judge,
 ) -> Job:
     """Draw from the flow on condition of the goal, in the background; the items are `Waypoint`s."""
-    return Job(
-        partial(
-            _work_guided, model=model, folder=folder, goal=goal, starts=starts, draws=draws,
-            schedule=schedule, seed=seed, judge=judge,
-        )
-    )  # fmt: skip
+
+    def work(job: Job) -> None:
+        import torch
+
+        from cdvae_core.optimise import guided
+        from cdvae_core.prior import load_prior
+
+        prior = load_prior(folder)
+        if prior is None:
+            raise ConfigError("this checkpoint has no flow prior: run `cdvae prior`")
+        z = guided(prior, goal, starts * draws, torch.Generator().manual_seed(seed))
+        labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
+        names = [f"start-{i:03d}-draw-{draw:02d}" for i, draw in labels]
+        found = decode_all(job, model, z, names, schedule=schedule, seed=seed, judge=judge)
+        _append(job, labels, found)
+
+    return Job(work)
 
 
-def _work_guided(
-    job: Job,
-    model: CDVAE,
-    folder: Path,
-    goal: Goal,
-    starts: int,
-    draws: int,
-    schedule: str,
-    seed: int,
-    judge: Judge,
-) -> None:
-    import torch
-
-    from cdvae_core.optimise import guided
-    from cdvae_core.prior import load_prior
-
-    prior = load_prior(folder)
-    if prior is None:
-        raise ConfigError("this checkpoint has no flow prior: run `cdvae prior`")
-    z = guided(prior, goal, starts * draws, torch.Generator().manual_seed(seed))
-    labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
-    names = [f"start-{i:03d}-draw-{draw:02d}" for i, draw in labels]
-    found = decode_all(job, model, z, names, schedule=schedule, seed=seed, judge=judge)
-    for (i, draw), candidate in zip(labels, found, strict=False):
-        job.append(Waypoint(i, draw, candidate))
-
-
-def _work(
-    job: Job,
-    model: CDVAE,
-    z: Tensor,
-    goal: Goal,
-    steps: int,
-    step_size: float,
-    kept: int,
-    schedule: str,
-    seed: int,
-    judge: Judge,
-    earlier: Sequence[Progress],
-) -> None:
-    import torch
-
-    from cdvae_core.optimise import ascend
-
-    done = 0
-    for one in earlier:
-        job.append(one)
-        done, z = one.step, torch.as_tensor(one.z)
-    left = steps - done
-    wanted = max(1, round(kept * left / steps))
-    every, waypoints, labels = max(1, steps // POINTS), [], []
-    for here in ascend(model, z, goal, steps=left, step_size=step_size, kept=min(wanted, left)):
-        if job.stopping:
-            return
-        step = done + here.step
-        if step % every == 0 or step == 1 or here.kept:
-            job.report(ASCENT * step / steps, f"step {step:,} of {steps:,}")
-            job.append(Progress(step, here.predicted.numpy(), here.z.numpy()))
-        if here.kept:
-            waypoints.append(here.z)
-            labels += [(i, step) for i in range(len(z))]
-    names = [f"start-{i:03d}-step-{step:05d}" for i, step in labels]
-    found = decode_all(
-        job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, judge=judge,
-        begun=ASCENT,
-    )  # fmt: skip
+def _append(job: Job, labels: Sequence[tuple[int, int]], found: Iterable[Candidate]) -> None:
     for (i, step), candidate in zip(labels, found, strict=False):  # shorter when it was stopped
         job.append(Waypoint(i, step, candidate))
 
@@ -250,7 +221,7 @@ def best_of(
 
 def success_rates(best: list[Best], starts: int, thresholds: tuple[float, ...]) -> dict[str, float]:
     """SR5, SR10, SR15 of minimising: the share of starts whose best is below each threshold."""
-    return {
-        f"SR{percent}": sum(b.after is not None and b.after <= t for b in best) / max(1, starts)
-        for percent, t in zip((5, 10, 15), thresholds, strict=True)
-    }
+    after = np.full(starts, np.nan)
+    for one in best:
+        after[one.waypoint.start] = np.nan if one.after is None else one.after
+    return optimisation.success_rates(after, np.isfinite(after), starts, thresholds)

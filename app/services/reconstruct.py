@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from app.services.jobs import Job
@@ -70,34 +69,32 @@ def start(model: CDVAE, split: CachedSplit, index: int, schedule: str, seed: int
 
     The job's items are `Frame`s and its result is a `Reconstruction`.
     """
-    return Job(partial(_work, model=model, split=split, index=index, schedule=schedule, seed=seed))
 
+    def work(job: Job) -> Reconstruction:
+        import torch
 
-def _work(
-    job: Job, model: CDVAE, split: CachedSplit, index: int, schedule: str, seed: int
-) -> Reconstruction:
-    import torch
+        from cdvae_core import langevin
 
-    from cdvae_core import langevin
+        _check_size(model, split, index)
+        batch = split.batch([index]).to(model.device)
+        generator = torch.Generator(model.device).manual_seed(seed)
+        last: Frame | None = None
+        with torch.no_grad():
+            mu, _ = model.encode(batch.crystals, batch.graph)
+            for step in langevin.sample(model, mu, schedule=schedule, generator=generator):
+                stop = job.stopping
+                if stop or step.index % stride(step.total) == 0 or step.index == step.total - 1:
+                    [last] = frames_of(step)
+                    job.append(last)
+                    done = step.index + 1
+                    job.report(done / step.total, f"step {done:,} of {step.total:,}")
+                if stop:
+                    break
+        if last is None:
+            raise CdvaeError("the schedule has no steps")
+        return compare(split.crystal(index), last.crystal, last.index == last.total - 1)
 
-    _check_size(model, split, index)
-    batch = split.batch([index]).to(model.device)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    last: Frame | None = None
-    with torch.no_grad():
-        mu, _ = model.encode(batch.crystals, batch.graph)
-        for step in langevin.sample(model, mu, schedule=schedule, generator=generator):
-            stop = job.stopping
-            if stop or step.index % stride(step.total) == 0 or step.index == step.total - 1:
-                last = _frame(step)
-                job.append(last)
-                done = step.index + 1
-                job.report(done / step.total, f"step {done:,} of {step.total:,}")
-            if stop:
-                break
-    if last is None:
-        raise CdvaeError("the schedule has no steps")
-    return compare(split.crystal(index), last.crystal, last.index == last.total - 1)
+    return Job(work)
 
 
 def stride(total: int) -> int:
@@ -118,17 +115,20 @@ def _check_size(model: CDVAE, split: CachedSplit, index: int) -> None:
         )
 
 
-def _frame(step: LangevinStep) -> Frame:
+def frames_of(step: LangevinStep) -> list[Frame]:
+    """One frame for each crystal of a step."""
     import torch
 
     from cdvae_core.graph import shortest_distances
 
-    shortest = float(shortest_distances(step.crystals.to(dtype=torch.float64))[0])
-    crystal = step.crystals.to_crystals()[0]
-    return Frame(
-        crystal, scene(crystal).payload(), step.index, step.total, step.level,
-        float(step.sigma), float(step.score_norm[0]), shortest,
-    )  # fmt: skip
+    shortest = shortest_distances(step.crystals.to(dtype=torch.float64)).tolist()
+    return [
+        Frame(
+            crystal, scene(crystal).payload(), step.index, step.total, step.level,
+            float(step.sigma), float(step.score_norm[i]), shortest[i],
+        )
+        for i, crystal in enumerate(step.crystals.to_crystals())
+    ]  # fmt: skip
 
 
 def compare(original: Crystal, result: Crystal, complete: bool) -> Reconstruction:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from app.services.jobs import Job
 from app.services.judging import Judge
-from app.services.reconstruct import Frame, stride
-from app.services.scene import scene
+from app.services.reconstruct import Frame, frames_of, stride
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import CdvaeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cdvae_core.langevin import LangevinStep
     from cdvae_core.metrics.predictor import Predictor
     from cdvae_core.model import CDVAE
 
@@ -62,66 +59,34 @@ def start(
     count: int,
 ) -> Job:
     """Run in the background; the items of the job are `Moment`s, its result is an `Ending`."""
-    return Job(
-        partial(
-            _work, model=model, z=z, original=original, network=network, schedule=schedule,
-            seed=seed, count=count,
-        )
-    )  # fmt: skip
 
+    def work(job: Job) -> Ending:
+        import torch
 
-def _work(
-    job: Job,
-    model: CDVAE,
-    z: Tensor,
-    original: Crystal | None,
-    network: Predictor | None,
-    schedule: str,
-    seed: int,
-    count: int,
-) -> Ending:
-    import torch
+        from cdvae_core import langevin
+        from cdvae_core.metrics.reconstruction import match
 
-    from cdvae_core import langevin
-    from cdvae_core.metrics.reconstruction import match
+        judge = Judge(network, None)
+        generator = torch.Generator(model.device).manual_seed(seed)
+        latents = z.expand(count, -1).to(model.device)
+        last: Moment | None = None
+        kept = 0
+        for step in langevin.sample(model, latents, schedule=schedule, generator=generator):
+            final = step.index == step.total - 1
+            if final or job.stopping or step.index % stride(step.total) == 0:
+                asked = final or kept % max(1, step.total // stride(step.total) // JUDGED) == 0
+                frames = frames_of(step)
+                last = Moment(frames, [judge.prop(f.crystal) if asked else None for f in frames])
+                job.append(last)
+                kept += 1
+                done = (step.index + 1) / step.total
+                job.report(done, f"step {step.index + 1:,} of {step.total:,}")
+            if job.stopping:
+                break
+        if last is None:
+            raise CdvaeError("the schedule has no steps")
+        ends = [frame.crystal for frame in last.frames]
+        rmse = [match(end, original) if original else np.nan for end in ends]
+        return Ending(original, [float(r) if np.isfinite(r) else None for r in rmse])
 
-    judge = Judge(network, None)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    last: Moment | None = None
-    kept = 0
-    for step in langevin.sample(
-        model, z.expand(count, -1).to(model.device), schedule=schedule, generator=generator
-    ):
-        final = step.index == step.total - 1
-        if final or job.stopping or step.index % stride(step.total) == 0:
-            asked = final or kept % max(1, step.total // stride(step.total) // JUDGED) == 0
-            last = _moment(step, judge if asked else None)
-            job.append(last)
-            kept += 1
-            done = (step.index + 1) / step.total
-            job.report(done, f"step {step.index + 1:,} of {step.total:,}")
-        if job.stopping:
-            break
-    if last is None:
-        raise CdvaeError("the schedule has no steps")
-    ends = [frame.crystal for frame in last.frames]
-    rmse = [match(end, original) if original else np.nan for end in ends]
-    return Ending(original, [float(r) if np.isfinite(r) else None for r in rmse])
-
-
-def _moment(step: LangevinStep, judge: Judge | None) -> Moment:
-    import torch
-
-    from cdvae_core.graph import shortest_distances
-
-    shortest = shortest_distances(step.crystals.to(dtype=torch.float64)).tolist()
-    frames, props = [], []
-    for i, crystal in enumerate(step.crystals.to_crystals()):
-        frames.append(
-            Frame(
-                crystal, scene(crystal).payload(), step.index, step.total, step.level,
-                float(step.sigma), float(step.score_norm[i]), shortest[i],
-            )
-        )  # fmt: skip
-        props.append(judge.prop(crystal) if judge is not None else None)
-    return Moment(frames, props)
+    return Job(work)
