@@ -20,9 +20,10 @@ from cdvae_core.evaluation.commands import compare, evaluate_app
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from cdvae_core.crystal import Crystal
+    from cdvae_core.data.cache import CachedSplit
     from cdvae_core.decode import Folder
     from cdvae_core.langevin import Schedule
     from cdvae_core.model import CDVAE
@@ -172,9 +173,7 @@ def train_prior(
     from cdvae_core.prior import fit, save_prior
 
     model = CDVAE.load(checkpoint)
-    source = dataset or model.provenance.get("dataset")
-    if source is None:
-        raise ConfigError("the checkpoint does not say what it was trained on: give --dataset")
+    source = _dataset_of(model, dataset)
     data, held_out = (labelled(model, open_split(source, split)) for split in ("train", "val"))
     best, lowest = None, float("inf")
     with tqdm(total=steps, unit="step") as bar:
@@ -216,7 +215,7 @@ def reconstruct(
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(source), generator=generator)[:n].sort().values.tolist()
+    chosen = _some_of(source, n, generator)
     z = encode_split(model, source, chosen, generator if start == "z" else None)
     z = z.to(model.device).repeat_interleave(k, 0)
     names = [f"{split}-{i:05d}-{try_}" for i in chosen for try_ in range(k)]
@@ -278,8 +277,7 @@ def optimise(
         "starts": n,
     }  # fmt: skip
     if mode == "ascent":
-        source = dataset or model.provenance.get("dataset")
-        z, whence = _starts(model, start, source, split, n, seed)
+        z, whence = _starts(model, start, dataset, split, n, seed)
         way = ascend(model, z.to(model.device), goal, steps=steps, step_size=step_size, kept=kept)
         about |= whence | {"prior_weight": prior_weight, "steps": steps, "step_size": step_size}
         folder = _folder(out, checkpoint, plan, seed, **about)
@@ -335,15 +333,29 @@ def _starts(
         return torch.randn(n, model.config.latent_dim, generator=generator), {"start": "prior"}
     if start != "mu":
         raise ConfigError(f"--from is '{start}', but must be mu or prior")
-    if dataset is None:
-        raise ConfigError("the checkpoint does not say what it was trained on: give --dataset")
+    dataset = _dataset_of(model, dataset)
     source = open_split(dataset, split)
     if n > len(source):
         raise ConfigError(f"{dataset} {split} has {len(source)} crystals: -n {n} is too many")
-    chosen = torch.randperm(len(source), generator=generator)[:n].sort().values.tolist()
+    chosen = _some_of(source, n, generator)
     ids = [source.ids[i] for i in chosen]
     whence = {"start": "mu", "dataset": dataset, "split": split, "ids": ids}
     return encode_split(model, source, chosen), whence
+
+
+def _dataset_of(model: CDVAE, given: str | None) -> str:
+    """The dataset that a person names, or the one that the checkpoint was trained on."""
+    known = given or model.provenance.get("dataset")
+    if known is None:
+        raise ConfigError("the checkpoint does not say what it was trained on: give --dataset")
+    return known
+
+
+def _some_of(split: CachedSplit, n: int | None, generator: Generator) -> list[int]:
+    """So many places of a split, drawn at random, in order; all if None."""
+    import torch
+
+    return torch.randperm(len(split), generator=generator)[:n].sort().values.tolist()
 
 
 def _report(
@@ -441,7 +453,7 @@ def _run_on_cluster(
     plan: Schedule,
     seed: int,
     num_atoms: Tensor | None,
-    batch_size: int | None,
+    batch_size: int,
     folder: Folder,
     scheduler: str,
 ) -> None:

@@ -1,6 +1,6 @@
 """The decoder through torch.compile, which fuses its elementwise steps.
 
-It pays where one shape of batch is evaluated many times: it costs 15 to 50 s for each shape, and
+It pays where one shape of batch is evaluated many times: compiling takes a while for each shape, and
 what it saves is in `benchmarks/README.md`. So nothing is compiled unless it is asked for.
 """
 

@@ -35,7 +35,7 @@ from cdvae_core.model import CDVAE
 
 FILE = "prior.safetensors"
 FORMAT = "cdvae-prior-1"
-_STEPS = 40  # of the midpoint rule; twice as many change no latent by more than a hundredth
+_STEPS = 40  # of the midpoint rule; twice as many move a draw by little, see the tests
 _FREQUENCIES = 16
 _BATCH = 256
 _LEFT_OUT = 0.3  # how often each condition is
@@ -310,7 +310,7 @@ def draw(
 
 
 def save_prior(prior: FlowPrior, folder: Path) -> None:
-    """Into a checkpoint's folder, atomically; in half precision, which moves a draw by 0.1 %."""
+    """Into a checkpoint's folder, atomically; in half precision, which moves a draw by little."""
     state = {name: value.half().contiguous() for name, value in prior.state_dict().items()}
     content = save(state, {"format": FORMAT, "sizes": json.dumps(prior.sizes)})
     write_atomically(folder / FILE, content)

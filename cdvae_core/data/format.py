@@ -177,7 +177,7 @@ def join_splits(parts: Sequence[Path], path: Path, info: SplitInfo) -> SplitInfo
     Raises:
         DatasetError: a part is damaged.
     """
-    found = [_read_header(part) for part in parts]
+    found = [_read_header(part)[1] for part in parts]
     places = {}
     for name, first in found[0].items():
         count = sum(part[name].shape[0] for part in found)
@@ -234,14 +234,14 @@ def _header(places: Mapping[str, _Place], order: Sequence[str], info: SplitInfo)
     return len(text).to_bytes(8, "little") + text
 
 
-def _read_header(path: Path) -> dict[str, _Place]:
-    """Where the arrays are; the library has checked that the file is whole."""
-    read_info(path)
+def _read_header(path: Path) -> tuple[SplitInfo, dict[str, _Place]]:
+    """The metadata, and where the arrays are; the library has checked that the file is whole."""
+    info = read_info(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     del header["__metadata__"]
-    return {
+    return info, {
         name: _Place(_KINDS[a["dtype"]], tuple(a["shape"]), 8 + length + a["data_offsets"][0])
         for name, a in header.items()
     }
@@ -253,7 +253,7 @@ def count_crystals(path: Path) -> int:
     Raises:
         DatasetError: not a file of this format.
     """
-    return _read_header(path)["num_atoms"].shape[0]
+    return _read_header(path)[1]["num_atoms"].shape[0]
 
 
 def _read_pieces(path: Path, place: _Place) -> Iterator[bytes]:
@@ -296,10 +296,14 @@ def check_split(path: Path) -> SplitInfo:
     Raises:
         DatasetError: not a file of this format, truncated or changed.
     """
-    info, places = read_info(path), _read_header(path)
+    return _checked(path)[0]
+
+
+def _checked(path: Path) -> tuple[SplitInfo, dict[str, _Place]]:
+    info, places = _read_header(path)
     if _digest(places, lambda name: _read_pieces(path, places[name]), info) != info.fingerprint:
         raise _damaged(path, "its content does not agree with its fingerprint")
-    return info
+    return info, places
 
 
 def map_split(path: Path) -> tuple[SplitInfo, dict[str, np.ndarray], mmap.mmap]:
@@ -308,7 +312,7 @@ def map_split(path: Path) -> tuple[SplitInfo, dict[str, np.ndarray], mmap.mmap]:
     Raises:
         DatasetError: not a file of this format, truncated or changed.
     """
-    info, places = check_split(path), _read_header(path)
+    info, places = _checked(path)
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     arrays = {
