@@ -1,7 +1,7 @@
 """The decoder through torch.compile, which fuses its elementwise steps.
 
-It pays where one shape of batch is evaluated many times: compiling takes a while for each shape, and
-what it saves is in `benchmarks/README.md`. So nothing is compiled unless it is asked for.
+It pays where one shape of batch is evaluated many times: compiling takes a while for each shape.
+What it saves is in `benchmarks/README.md`. So nothing is compiled unless it is asked for.
 """
 
 from __future__ import annotations
