@@ -80,6 +80,11 @@ def report(name: str, rows: list[dict[str, Any]], **more: Any) -> None:
         print("| " + " | ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) + " |")
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {_text(value)}")
+    keep(name, rows, **more)
+
+
+def keep(name: str, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Write `benchmarks/results/NAME.json`."""
     RESULTS.mkdir(exist_ok=True)
     content = {"machine": describe(), **more, "rows": rows}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from machine import RESULTS, report
+from machine import RESULTS, keep, report
 from matplotlib.figure import Figure
 
 from cdvae_core.crystal import Crystal
@@ -166,6 +166,7 @@ def main() -> None:
         outcomes[title] = Outcome(schedule.total, spent, rmse, valid)
         rows.append(compare(title, outcomes[title], next(iter(outcomes.values()))))
         print(rows[-1], flush=True)
+        keep(f"samplers-{name}", rows, checkpoint=name, crystals=count)  # a stop loses nothing
     report(f"samplers-{name}", rows, checkpoint=name, crystals=count)
     plot(rows, RESULTS / f"samplers-{name}.svg")
 

@@ -75,6 +75,18 @@ def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
     return goal, Way(False, int(steps), float(size), min(int(kept), int(steps)))
 
 
+def restore_goal(settings: dict[str, Any]) -> None:
+    """Set the widgets to what `settings_of` says."""
+    state = st.session_state
+    state["goal"] = next(k for k, direction in _KINDS.items() if direction == settings["direction"])
+    if settings["guided"]:
+        state["how"], state["draws"] = _GUIDED, settings["kept"]
+        return
+    state["how"], state["kept"] = _ASCENT, settings["kept"]
+    state["steps"], state["size"] = settings["steps"], settings["step_size"]
+    state["pull"] = settings["prior_weight"]
+
+
 def settings_of(
     info: CheckpointInfo,
     goal: Goal,

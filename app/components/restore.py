@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app.components.goal import restore_goal
 from app.services.library import Entry
 from cdvae_core.crystal import SYMBOLS
 
@@ -12,7 +13,7 @@ PAGES = {
     "interpolate": "views/interpolate.py",
     "optimise": "views/optimise.py",
 }
-_SAME = ("schedule", "seed", "count", "guidance", "kept", "steps")  # keys of widgets
+_SAME = ("schedule", "seed", "count", "guidance", "way", "target")  # keys of widgets
 
 
 def reopen(entry: Entry) -> None:
@@ -27,9 +28,6 @@ def reopen(entry: Entry) -> None:
     state["wish-elements-chosen"] = {
         kind: [SYMBOLS[z] for z in wishes.get(kind) or ()] for kind in ("wanted", "unwanted")
     }
-    if "way" in settings:
-        state["way"] = settings["way"]
-    if "step_size" in settings:
-        state["size"] = settings["step_size"]
-        state["pull"] = settings.get("prior_weight", 0.0)
+    if "direction" in settings:
+        restore_goal(settings)
     state["reopened"] = True

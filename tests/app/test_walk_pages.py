@@ -138,6 +138,37 @@ def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(worl
     assert library.entries()[0].tags == ("b", "nice")
 
 
+@pytest.mark.parametrize("guided", [False, True])
+def test_an_optimised_entry_opens_its_page_with_its_settings(world: World, guided: bool) -> None:
+    settings = {
+        "direction": 1, "target": 0.0, "prior_weight": 0.5, "guided": guided, "kept": 4,
+        "steps": 0 if guided else 123, "step_size": 0.0 if guided else 0.02, "seed": 9,
+    }  # fmt: skip
+    library.save(world.split("test").crystal(0), title="x", page="optimise",
+                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
+    at = opened("views/library.py")
+    reopen_first(at)
+    settled(at.run())
+    assert [t.value for t in at.title] == ["Optimise"]
+    assert at.session_state["goal"] == "Maximise" and at.number_input(key="seed").value == 9
+    if not guided:  # the tiny checkpoint has no flow, so guided draws are not offered
+        assert at.number_input(key="steps").value == 123
+        assert at.number_input(key="pull").value == 0.5
+
+
+def reopen_first(at: AppTest) -> None:
+    """What the button does: AppTest cannot mark a row of the table."""
+    import streamlit as st
+
+    from app.components.restore import PAGES, reopen
+
+    entry = library.entries()[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(st, "session_state", at.session_state)
+        reopen(entry)
+    at.switch_page(PAGES[entry.page])
+
+
 def test_an_empty_library_says_so(world: World) -> None:
     at = opened("views/library.py")
     assert "Nothing is kept yet" in text(at)
