@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
+from torch import nn
 
 from cdvae_core import __version__
 from cdvae_core.config import ModelConfig, from_dict, to_dict
@@ -33,21 +34,26 @@ _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 def save(model: CDVAE, path: str | Path) -> None:
     """Write weights, configuration and provenance into a folder, which is made if need be."""
-    folder = Path(path)
+    write(
+        Path(path),
+        model.state_dict(),
+        {
+            "model": to_dict(model.config),
+            "scalers": asdict(model.scalers),
+            "elements": SYMBOLS[1:],
+            "provenance": model.provenance,
+        },
+    )
+
+
+def write(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+    """Tensors and what they mean into a folder, both with the identity of this save."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     identity = hashlib.sha256(to_bytes(weights)).hexdigest()
-    config = {
-        "format": FORMAT,
-        "weights": identity,
-        "code_version": __version__,
-        "model": to_dict(model.config),
-        "scalers": asdict(model.scalers),
-        "elements": SYMBOLS[1:],
-        "provenance": model.provenance,
-    }
+    head = {"format": FORMAT, "weights": identity, "code_version": __version__}
     write_atomically(folder / _WEIGHTS, to_bytes(weights, {"id": identity}))
-    write_atomically(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(folder / _CONFIG, (json.dumps(head | config, indent=2) + "\n").encode())
 
 
 def load(path: str | Path, device: str = "cpu") -> CDVAE:
@@ -58,6 +64,8 @@ def load(path: str | Path, device: str = "cpu") -> CDVAE:
     """
     folder = Path(path)
     config = read_config(folder)
+    if "system" in config:
+        raise CheckpointError(f"{folder} holds a {config['system']}, which has no CDVAE latents")
     try:
         model_config = from_dict(ModelConfig, config["model"])
         scalers = _scalers(config["scalers"])
@@ -66,15 +74,7 @@ def load(path: str | Path, device: str = "cpu") -> CDVAE:
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / _CONFIG} does not describe a model: {error}") from error
     model = CDVAE(model_config, scalers)
-    try:
-        weights, identity = _read_weights(folder / _WEIGHTS)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no {_WEIGHTS}") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / _WEIGHTS} is damaged or truncated: {error}") from error
-    if identity not in (None, config.get("weights")):
-        raise CheckpointError(f"{folder}: {_WEIGHTS} and {_CONFIG} come from two different saves")
-    _fill(model, weights, folder)
+    fill(model, read_weights(folder, config), folder)
     model.provenance = config.get("provenance", {})
     return model.to(device).eval()
 
@@ -102,11 +102,24 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(file: Path) -> tuple[dict[str, torch.Tensor], str | None]:
-    """The tensors, and the identity that the save gave them."""
-    with safe_open(file, "pt") as opened:
-        identity = (opened.metadata() or {}).get("id")
-        return {name: opened.get_tensor(name) for name in opened.keys()}, identity  # noqa: SIM118
+def read_weights(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or of another save than the configuration.
+    """
+    file = folder / _WEIGHTS
+    try:
+        with safe_open(file, "pt") as opened:
+            identity = (opened.metadata() or {}).get("id")
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no {_WEIGHTS}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or truncated: {error}") from error
+    if identity not in (None, config.get("weights")):
+        raise CheckpointError(f"{folder}: {_WEIGHTS} and {_CONFIG} come from two different saves")
+    return weights
 
 
 def _scalers(values: dict[str, Any]) -> Scalers:
@@ -121,8 +134,12 @@ def _scalers(values: dict[str, Any]) -> Scalers:
     return made
 
 
-def _fill(model: CDVAE, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Weights into the model, where names and shapes agree exactly."""
+def fill(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Weights into the model, where names and shapes agree exactly.
+
+    Raises:
+        CheckpointError: they do not, or a weight is not finite.
+    """
     wanted = model.state_dict()
     missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or extra:

@@ -10,49 +10,40 @@ from typing import Any
 
 import yaml
 
+from cdvae_core.baseline_configs import BaselineConfig, config_of
 from cdvae_core.config import MAX_SEED, LossWeights, ModelConfig, check_positive, from_dict
 from cdvae_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a model is trained.
+class BasicRecipe:
+    """How a model is trained, whatever it is.
 
     Attributes:
         epochs: passes over the training split; the learning rate falls to its floor over them.
         batch_size: crystals per optimiser step and process.
         micro_batch: crystals that are computed at once; their gradients add up to the batch. On a
             CPU a micro-batch that fits its cache is several times faster.
-        noise_draws: noisy copies of each crystal per encoding.
-        learning_rate, final_learning_rate: of Muon (see `optimiser`) after the warm-up, and at the
-            end of the cosine.
+        learning_rate, final_learning_rate: after the warm-up, and at the end of the cosine.
         warmup_steps: optimiser steps over which the learning rate rises.
         clip_norm: of the gradient.
         ema_decay: of the averaged weights, which are what is saved and validated; less at first.
-        teacher_forcing_epochs: epochs in which noise is added in the true lattice; null for all.
         validate_every: epochs between validations.
         precision: "32-true", "bf16-mixed" or another of Lightning's.
-        compile: torch.compile the decoder; takes a minute at the start, pays where all crystals
-            have equally many atoms and for bf16 (benchmarks/README.md).
-        matmul: "highest", or "high" for TF32 on a GPU.
         max_skipped: steps with a non-finite gradient that are skipped before it is an error.
-        seed: of the weights, the order of crystals and the noise.
+        seed: of the weights, the order of crystals and the draws of each step.
     """
 
     epochs: int = 1000
     batch_size: int = 256
     micro_batch: int = 32
-    noise_draws: int = 1
     learning_rate: float = 5e-3
     final_learning_rate: float = 1e-5
     warmup_steps: int = 200
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    teacher_forcing_epochs: int | None = None
     validate_every: int = 5
     precision: str = "32-true"
-    compile: bool = False
-    matmul: str = "highest"
     max_skipped: int = 50
     seed: int = 0
 
@@ -63,8 +54,6 @@ class Recipe:
         )  # fmt: skip
         if self.seed > MAX_SEED:
             raise ConfigError(f"recipe.seed is {self.seed}, but must be at most {MAX_SEED}")
-        if self.matmul not in ("highest", "high", "medium"):
-            raise ConfigError(f"recipe.matmul is '{self.matmul}': choose highest, high or medium")
         if self.ema_decay > 1:
             raise ConfigError(f"recipe.ema_decay is {self.ema_decay}, but must be at most 1")
         if self.batch_size % self.micro_batch:
@@ -72,6 +61,29 @@ class Recipe:
                 f"recipe.batch_size {self.batch_size} is no multiple of "
                 f"recipe.micro_batch {self.micro_batch}"
             )
+
+
+@dataclass(frozen=True)
+class Recipe(BasicRecipe):
+    """How CDVAE is trained. The learning rate is Muon's (see `optimiser`).
+
+    Attributes:
+        noise_draws: noisy copies of each crystal per encoding.
+        teacher_forcing_epochs: epochs in which noise is added in the true lattice; null for all.
+        compile: torch.compile the decoder; takes a minute at the start, pays where all crystals
+            have equally many atoms and for bf16 (benchmarks/README.md).
+        matmul: "highest", or "high" for TF32 on a GPU.
+    """
+
+    noise_draws: int = 1
+    teacher_forcing_epochs: int | None = None
+    compile: bool = False
+    matmul: str = "highest"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.matmul not in ("highest", "high", "medium"):
+            raise ConfigError(f"recipe.matmul is '{self.matmul}': choose highest, high or medium")
 
 
 @dataclass(frozen=True)
@@ -88,13 +100,29 @@ class Experiment:
     recipe: Recipe = field(default_factory=Recipe)
 
 
+@dataclass(frozen=True)
+class BaselineExperiment:
+    """An experiment on one of the systems that CDVAE is compared with.
+
+    Attributes:
+        system: one of `baseline_configs.SYSTEMS`.
+        dataset: a name in the registry, or a path to the user's own crystals.
+        model: the system's own configuration.
+    """
+
+    system: str
+    dataset: str
+    model: BaselineConfig
+    recipe: BasicRecipe = field(default_factory=BasicRecipe)
+
+
 def names() -> list[str]:
     """The experiments in the package."""
     folder = resources.files("cdvae_core") / "configs"
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
 
 
-def read(config: str, overrides: Sequence[str] = ()) -> Experiment:
+def read(config: str, overrides: Sequence[str] = ()) -> Experiment | BaselineExperiment:
     """An experiment by its name in the package or the path of a YAML file.
 
     Args:
@@ -117,7 +145,25 @@ def read(config: str, overrides: Sequence[str] = ()) -> Experiment:
         _set(values, key.split("."), value, override)
     if "dataset" not in values:
         raise ConfigError(f"'{config}' names no dataset; add the line 'dataset: perov_like'")
-    return from_dict(Experiment, values)
+    return _baseline(values) if "system" in values else from_dict(Experiment, values)
+
+
+def _baseline(values: dict[str, Any]) -> BaselineExperiment:
+    model = values.pop("model", {})
+    if not isinstance(model, dict):
+        raise ConfigError(f"'model' is {model!r}, but must be a section of keys")
+    config = from_dict(config_of(values["system"]), model, "model.")
+    rest = from_dict(_System, values)
+    return BaselineExperiment(rest.system, rest.dataset, config, rest.recipe)
+
+
+@dataclass(frozen=True)
+class _System:
+    """The sections of a baseline's experiment that are the same for all."""
+
+    system: str
+    dataset: str
+    recipe: BasicRecipe = field(default_factory=BasicRecipe)
 
 
 def _parse(config: str) -> dict[str, Any]:

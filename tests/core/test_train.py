@@ -19,7 +19,7 @@ from examples import made_split, perovskite_splits, perovskites
 from torch import Tensor
 
 import cdvae_core.train as training
-from cdvae_core import CDVAE
+from cdvae_core import CDVAE, trainer
 from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.data.cache import CachedSplit
 from cdvae_core.errors import CdvaeError, ConfigError, TrainingError
@@ -74,14 +74,14 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let the time be up after so many optimiser steps."""
-    original = training.StateKeeper.on_train_batch_end
+    original = trainer.StateKeeper.on_train_batch_end
 
     def on_train_batch_end(self: Any, trainer: Any, *args: Any) -> None:
         if trainer.global_step >= step:
             self.deadline = 0.0
         original(self, trainer, *args)
 
-    monkeypatch.setattr(training.StateKeeper, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(trainer.StateKeeper, "on_train_batch_end", on_train_batch_end)
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +336,7 @@ def test_a_gpu_and_its_shorter_numbers_change_the_losses_little(
 
 
 def test_the_average_forgets_its_start_and_settles_at_its_decay() -> None:
-    update = training.moving_average(0.99)
+    update = trainer.moving_average(0.99)
     averaged = torch.full((3,), 100.0)
     for count in range(1, 300):
         update([averaged], [torch.ones(3)], torch.tensor(count))

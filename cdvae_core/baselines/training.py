@@ -1,0 +1,129 @@
+"""Training a system on `cdvae_core.trainer`: AdamW, warm-up and cosine, averaged weights.
+
+The systems' own papers use RMSprop, or Adam with a plateau, over hundreds of epochs; one recipe for
+all makes them comparable at equal time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cdvae_core.baselines.checkpoint import class_of, load
+from cdvae_core.baselines.protocol import Baseline, Batch
+from cdvae_core.data.cache import CachedSplit, open_split
+from cdvae_core.errors import ConfigError
+from cdvae_core.experiment import BaselineExperiment, BasicRecipe
+from cdvae_core.trainer import VALIDATION_SEED, TrainingRun, check_new_or_resumed, fit
+
+
+class BaselineTraining(TrainingRun):
+    """The training and validation steps of a system.
+
+    Args:
+        model: to be trained.
+        recipe: how.
+        train, val: splits of the cache.
+    """
+
+    def __init__(
+        self, model: Baseline, recipe: BasicRecipe, train: CachedSplit, val: CachedSplit
+    ) -> None:
+        super().__init__(model, recipe, len(train))
+        self.examples = {"train": model.examples(train), "val": model.examples(val)}
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", sampler=self.order())
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val")
+
+    def _loader(self, split: str, **options: Any) -> DataLoader:
+        examples: Dataset = self.examples[split]
+        return DataLoader(examples, self.recipe.micro_batch, collate_fn=_same, **options)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        step = self.trainer.fit_loop.total_batch_idx
+        return self._losses("train", batch, self.recipe.seed + 1, step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._losses("val", batch, VALIDATION_SEED, batch_idx)
+
+    def _losses(self, part: str, batch: Batch, seed: int, step: int) -> Tensor:
+        progress = self.current_epoch / self.recipe.epochs
+        values = self.model.losses(batch, self.generator(seed, step), progress)
+        total = torch.stack(list(values.values())).sum()
+        self.log_losses(part, values, total, len(next(iter(batch.values()))))
+        return total
+
+    def make_optimiser(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self.model.parameters(), self.recipe.learning_rate)
+
+
+def _same(batch: Batch) -> Batch:
+    return batch
+
+
+def train(
+    experiment: BaselineExperiment,
+    run: Path,
+    *,
+    max_time: timedelta | None = None,
+    resume: bool = False,
+    init: Path | None = None,
+    **trainer_options: Any,
+) -> Path:
+    """Train, and leave the averaged model in `run/model`, as `cdvae_core.train.train` does.
+
+    A system without parameters has nothing to train and is saved as it was built.
+
+    Raises:
+        ConfigError: nothing to resume, or settings that do not fit the dataset.
+        DatasetError: the dataset's cache is missing.
+        TrainingError: too many steps were not finite.
+    """
+    recipe = experiment.recipe
+    check_new_or_resumed(run, resume)
+    train_split, val_split = (open_split(experiment.dataset, name) for name in ("train", "val"))
+    model = _begin(experiment, train_split, init)
+    provenance = {
+        "dataset": experiment.dataset,
+        "data_fingerprint": train_split.fingerprint,
+        "data_notes": list(train_split.info.notes),
+        "train_crystals": len(train_split),
+        "seed": recipe.seed,
+        "recipe": asdict(recipe),
+    }
+    if not any(True for _ in model.parameters()):
+        model.provenance = provenance
+        model.save(run / "model")
+        return run / "model"
+    module = BaselineTraining(model, recipe, train_split, val_split)
+    module.initialised_from = str(init) if init else None
+    return fit(module, run, provenance, max_time=max_time, resume=resume, **trainer_options)
+
+
+def _begin(experiment: BaselineExperiment, split: CachedSplit, init: Path | None) -> Baseline:
+    if init is not None:
+        model = load(init)
+        if model.config != experiment.model:
+            raise ConfigError(f"{init} was made with another model section than this experiment's")
+        return model.train()
+    config, largest = experiment.model, int(split.num_atoms.max())
+    if largest > config.max_atoms:
+        raise ConfigError(
+            f"model.max_atoms is {config.max_atoms}, but '{experiment.dataset}' has crystals of "
+            f"{largest} atoms; set model.max_atoms={largest}"
+        )
+    if config.prop is not None and config.prop not in split.properties:
+        known = ", ".join(split.properties) or "none"
+        raise ConfigError(f"model.prop is '{config.prop}', but '{experiment.dataset}' has {known}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.recipe.seed)
+        return class_of(experiment.system).build(config, split)
