@@ -53,9 +53,9 @@ class DFCVAEConfig(BaselineConfig):
     """Cond-DFC-VAE (Court et al. 2020): voxels of cubic cells.
 
     Attributes:
-        voxels: along each edge of the box.
+        voxels: along each edge of the box, a power of two.
         padding: of the cell on each side of it, as a fraction of the edge.
-        width: channels of the first convolution of the VAE; the U-Net's is twice as many.
+        width, unet_width: channels of the first convolution of the VAE, and of the U-Net.
         conditions: how many bins of the property (deciles).
         unet_share: of the epochs, in which the U-Net is trained before the VAE.
         perceptual_weight, kl_weight: of the loss.
@@ -66,6 +66,7 @@ class DFCVAEConfig(BaselineConfig):
     padding: float = 0.25
     latent_dim: int = 256
     width: int = 16
+    unet_width: int = 32
     conditions: int = 10
     unet_share: float = 0.3
     perceptual_weight: float = 0.5
@@ -73,8 +74,15 @@ class DFCVAEConfig(BaselineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.voxels % 8:
-            raise ConfigError(f"model.voxels is {self.voxels}, but must be a multiple of 8")
+        if self.voxels < 16 or self.voxels & (self.voxels - 1):
+            raise ConfigError(
+                f"model.voxels is {self.voxels}, but must be a power of two from 16 on"
+            )
+        if self.padding == 0 or self.unet_share >= 1:
+            raise ConfigError(
+                f"model.padding is {self.padding} and model.unet_share {self.unet_share}, but must "
+                "be above 0 and below 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -106,10 +114,10 @@ class SubstitutionConfig(BaselineConfig):
     """Ion substitution (Hautier et al. 2011) into the crystals of the training split.
 
     Attributes:
-        tries: draws of substituents before a prototype is given up.
+        tries: draws for one crystal before it is given up.
     """
 
-    tries: int = 20
+    tries: int = 200
 
 
 SYSTEMS: dict[str, type[BaselineConfig]] = {

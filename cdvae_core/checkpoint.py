@@ -123,7 +123,8 @@ def read_weights(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tensor
 
 
 def _scalers(values: dict[str, Any]) -> Scalers:
-    made = Scalers(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    made = Scalers(**plain)
     for name, value in vars(made).items():
         count = 6 if name.startswith("lattice") else 1
         numbers = value if count == 6 else (value,)

@@ -18,13 +18,14 @@ from cdvae_core.errors import CdvaeError, ConfigError
 from cdvae_core.evaluation.commands import compare, evaluate_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Generator, Tensor
 
+    from cdvae_core.baselines.protocol import Baseline
     from cdvae_core.crystal import Crystal
     from cdvae_core.data.cache import CachedSplit
-    from cdvae_core.decode import Folder
+    from cdvae_core.decode import Decoded, Folder
     from cdvae_core.langevin import Schedule
     from cdvae_core.model import CDVAE
     from cdvae_core.optimise import Ascent
@@ -72,14 +73,18 @@ def train(
     import yaml
 
     from cdvae_core.config import to_dict
-    from cdvae_core.experiment import read
+    from cdvae_core.experiment import BaselineExperiment, read
 
     experiment = read(config, overrides or [])
     if print_config:
         typer.echo(yaml.safe_dump(to_dict(experiment), sort_keys=False), nl=False)
         return
     limit = None if max_time is None else _duration(max_time)
-    from cdvae_core.train import train as train_model
+    train_model: Callable[..., Path]
+    if isinstance(experiment, BaselineExperiment):
+        from cdvae_core.baselines.training import train as train_model
+    else:
+        from cdvae_core.train import train as train_model
 
     accelerator, _, place = device.partition(":")  # Lightning's words for cuda:1
     count = int(devices) if devices.isdigit() else devices
@@ -100,6 +105,7 @@ def train(
 
 @app.command()
 def sample(
+    here: typer.Context,
     checkpoint: Checkpoint,
     out: Out,
     n: Annotated[int, typer.Option("-n", min=1, help="how many crystals")] = 10,
@@ -128,6 +134,12 @@ def sample(
     ] = None,
 ) -> None:
     """Generate crystals from a prior, as CIFs, an extxyz and a manifest."""
+    if _is_baseline(checkpoint):
+        from cdvae_core.baselines.runs import sample as sample_baseline
+
+        system = _baseline(here, checkpoint, device, "checkpoint", "out", "n", "seed", "device")
+        _keep(sample_baseline(system, checkpoint, out, n, seed), n, out)
+        return
     import torch
 
     from cdvae_core.cluster import connect
@@ -182,6 +194,7 @@ def train_prior(
             bar.set_postfix(held_out=f"{loss:.4f}")
             if loss < lowest:
                 best, lowest = deepcopy(now), loss
+    assert best is not None  # there is at least one step
     save_prior(best, checkpoint)
     typer.echo(
         f"held-out loss {lowest:.4f}; the prior is in {checkpoint}, and `cdvae sample` uses it"
@@ -190,6 +203,7 @@ def train_prior(
 
 @app.command()
 def reconstruct(
+    here: typer.Context,
     checkpoint: Checkpoint,
     dataset: Annotated[str, typer.Option(help="name in the registry, or a path")],
     out: Out,
@@ -209,6 +223,19 @@ def reconstruct(
 
     from cdvae_core.data.cache import open_split
     from cdvae_core.encode import encode_split
+
+    if _is_baseline(checkpoint):
+        from cdvae_core.baselines.runs import reconstruct as reconstruct_baseline
+
+        system = _baseline(
+            here, checkpoint, device, "checkpoint", "dataset", "out", "split", "n", "seed", "device"
+        )
+        source = open_split(dataset, split)
+        chosen = _some_of(source, n, torch.Generator().manual_seed(seed))
+        folder, made = reconstruct_baseline(system, checkpoint, out, dataset, source, chosen, seed)
+        found = _keep(made, len(chosen), out)
+        _report(found, [source.crystal(i) for i in chosen], 1, folder)
+        return
 
     if start not in ("mu", "z"):
         raise ConfigError(f"--from is '{start}', but must be mu or z")
@@ -233,6 +260,7 @@ def reconstruct(
 
 @app.command()
 def optimise(
+    here: typer.Context,
     checkpoint: Checkpoint,
     out: Out,
     minimize: Annotated[bool, typer.Option("--minimize", help="the least")] = False,
@@ -268,6 +296,21 @@ def optimise(
 
     if (minimize, maximize, target is not None).count(True) != 1:
         raise ConfigError("say one of --minimize, --maximize and --target")
+    if _is_baseline(checkpoint):
+        from cdvae_core.baselines.runs import optimise as optimise_baseline
+        from cdvae_core.data.cache import open_split
+
+        system = _baseline(
+            here, checkpoint, device, "checkpoint", "out", "minimize", "maximize", "target", "n",
+            "dataset", "split", "kept", "seed", "device",
+        )  # fmt: skip
+        dataset = _dataset_of(system, dataset)
+        source = open_split(dataset, split)
+        chosen = _enough_of(source, n, torch.Generator().manual_seed(seed))
+        goal = Goal(maximize - minimize, target or 0.0)
+        made = optimise_baseline(system, checkpoint, out, dataset, source, chosen, goal, kept, seed)
+        _keep(made, n * kept, out)
+        return
     model, plan = _load(checkpoint, schedule, device, compiled)
     if prop not in (None, model.config.prop):
         raise ConfigError(f"{checkpoint} was trained with '{model.config.prop}', not '{prop}'")
@@ -335,15 +378,13 @@ def _starts(
         raise ConfigError(f"--from is '{start}', but must be mu or prior")
     dataset = _dataset_of(model, dataset)
     source = open_split(dataset, split)
-    if n > len(source):
-        raise ConfigError(f"{dataset} {split} has {len(source)} crystals: -n {n} is too many")
-    chosen = _some_of(source, n, generator)
+    chosen = _enough_of(source, n, generator)
     ids = [source.ids[i] for i in chosen]
-    whence = {"start": "mu", "dataset": dataset, "split": split, "ids": ids}
+    whence: dict[str, object] = {"start": "mu", "dataset": dataset, "split": split, "ids": ids}
     return encode_split(model, source, chosen), whence
 
 
-def _dataset_of(model: CDVAE, given: str | None) -> str:
+def _dataset_of(model: CDVAE | Baseline, given: str | None) -> str:
     """The dataset that a person names, or the one that the checkpoint was trained on."""
     known = given or model.provenance.get("dataset")
     if known is None:
@@ -356,6 +397,50 @@ def _some_of(split: CachedSplit, n: int | None, generator: Generator) -> list[in
     import torch
 
     return torch.randperm(len(split), generator=generator)[:n].sort().values.tolist()
+
+
+def _enough_of(split: CachedSplit, n: int, generator: Generator) -> list[int]:
+    """As `_some_of`, where there are so many."""
+    if n > len(split):
+        name = f"{split.info.dataset} {split.info.split}"
+        raise ConfigError(f"{name} has {len(split)} crystals: -n {n} is too many")
+    return _some_of(split, n, generator)
+
+
+def _is_baseline(checkpoint: Path) -> bool:
+    from cdvae_core.baselines.checkpoint import is_baseline
+    from cdvae_core.checkpoint import read_config
+
+    return is_baseline(read_config(checkpoint))
+
+
+def _baseline(here: typer.Context, checkpoint: Path, device: str, *known: str) -> Baseline:
+    """One of the systems that CDVAE is compared with.
+
+    Raises:
+        ConfigError: an option was given that is not among the known; it would be ignored.
+    """
+    from cdvae_core.baselines.checkpoint import load, system_of
+
+    model = load(checkpoint, _usable(device))
+    for parameter in here.command.params:
+        given = here.get_parameter_source(str(parameter.name))
+        if given is not None and given.name == "COMMANDLINE" and parameter.name not in known:
+            raise ConfigError(f"{system_of(model)} has no {parameter.opts[0]}: leave it out")
+    return model
+
+
+def _keep(made: Iterator[Decoded], total: int, out: Path) -> list[Crystal | None]:
+    """Take what comes, with a progress bar; what is no crystal is named on stderr."""
+    from tqdm import tqdm
+
+    found: list[Crystal | None] = []
+    for item in tqdm(made, total=total, unit="crystal"):
+        found.append(item.crystal)
+        if item.crystal is None:
+            tqdm.write(f"{item.name}: {item.problem}", file=sys.stderr)
+    typer.echo(f"{sum(c is not None for c in found)} crystals in {out}")
+    return found
 
 
 def _report(
@@ -383,11 +468,19 @@ def _report(
 
 
 def _load(checkpoint: Path, schedule: str, device: str, compiled: bool) -> tuple[CDVAE, Schedule]:
-    import torch
-
     from cdvae_core.compiled import compile_decoder
     from cdvae_core.langevin import Schedule
     from cdvae_core.model import CDVAE
+
+    model = CDVAE.load(checkpoint, _usable(device))
+    if compiled:
+        compile_decoder(model, cuda_graphs=True)
+    return model, Schedule.named(schedule, model.config.noise)
+
+
+def _usable(device: str) -> str:
+    """The device, tried; "auto" is a GPU where there is one."""
+    import torch
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -395,10 +488,7 @@ def _load(checkpoint: Path, schedule: str, device: str, compiled: bool) -> tuple
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {device} cannot be used here; try cpu") from error
-    model = CDVAE.load(checkpoint, device)
-    if compiled:
-        compile_decoder(model, cuda_graphs=True)
-    return model, Schedule.named(schedule, model.config.noise)
+    return device
 
 
 def _check_atoms(num_atoms: int | None, model: CDVAE) -> None:
@@ -411,7 +501,7 @@ def _check_atoms(num_atoms: int | None, model: CDVAE) -> None:
 def _folder(out: Path, checkpoint: Path, plan: Schedule, seed: int, **more: object) -> Folder:
     from cdvae_core.decode import Folder, settings
 
-    return Folder(out, settings(checkpoint, plan, seed, **more))
+    return Folder(out, settings(checkpoint, seed, schedule=asdict(plan), **more))
 
 
 def _run(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +138,12 @@ class Folder:
         write_atomically(self.path / "manifest.json", text.encode())
 
 
-def settings(model_path: Path, schedule: Schedule, seed: int, **more: Any) -> dict[str, Any]:
+def settings(model_path: Path, seed: int, **more: Any) -> dict[str, Any]:
     """What the manifest of a decoding run says besides its crystals."""
     return {
         "checkpoint": str(model_path),
         "code_version": __version__,
         "seed": seed,
-        "schedule": asdict(schedule),
         **more,
     }
 

@@ -13,20 +13,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cdvae_core.errors import ConfigError
-from cdvae_core.model import CDVAE
 from cdvae_core.prior import Condition, FlowPrior
+from cdvae_core.scalers import Scalers
 
 STEPS = 5000
 STEP_SIZE = 1e-3
 KEPT = 10
 GUIDANCE = 2.0
 _FAR = 2.0  # standard deviations from the mean: what "the least" asks the flow for
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A model that has a property of each latent: CDVAE, and the FTCP it is compared with."""
+
+    @property
+    def scalers(self) -> Scalers: ...
+
+    def predict_property(
+        self, z: Float[Tensor, "crystals latent"]
+    ) -> Float[Tensor, " crystals"]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Goal:
         return {-1: "minimise", 1: "maximise", 0: f"reach {self.target:g}"}[self.direction]
 
     def cost(
-        self, model: CDVAE, z: Float[Tensor, "crystals latent"], predicted: Tensor
+        self, model: Predictor, z: Float[Tensor, "crystals latent"], predicted: Tensor
     ) -> Float[Tensor, " crystals"]:
         """What is to fall, for each crystal by itself."""
         value = model.scalers.standard_prop(predicted)
@@ -78,7 +91,7 @@ class Ascent:
 
 
 def ascend(
-    model: CDVAE,
+    model: Predictor,
     z: Float[Tensor, "crystals latent"],
     goal: Goal,
     *,
@@ -102,7 +115,7 @@ def ascend(
     Raises:
         ConfigError: the model has no property, or there are fewer steps than latents to keep.
     """
-    if model.fc_property is None:
+    if getattr(model, "fc_property", None) is None:
         raise ConfigError("this checkpoint was trained without a property: it has nothing to go by")
     if not 1 <= kept <= steps:
         raise ConfigError(f"{kept} latents cannot be kept of {steps} steps")
@@ -110,7 +123,7 @@ def ascend(
 
 
 def _steps(
-    model: CDVAE, z: Tensor, goal: Goal, steps: int, step_size: float, kept: int
+    model: Predictor, z: Tensor, goal: Goal, steps: int, step_size: float, kept: int
 ) -> Iterator[Ascent]:
     moving = z.detach().clone().requires_grad_()
     adam = torch.optim.Adam([moving], lr=step_size)

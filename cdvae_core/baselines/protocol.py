@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -50,26 +50,11 @@ class Baseline(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, config: Any, train: CachedSplit) -> Self:
+    def build(cls, config: Any, train: CachedSplit) -> Baseline:
         """A new model for a training split, what it takes from the data filled in.
 
         Raises:
             ConfigError: the configuration cannot hold these crystals.
-        """
-
-    @abstractmethod
-    def examples(self, split: CachedSplit) -> Dataset[Batch]:
-        """What a training step reads; `__getitems__` of indices gives a whole batch."""
-
-    @abstractmethod
-    def losses(
-        self, batch: Batch, generator: torch.Generator, progress: float
-    ) -> dict[str, Tensor]:
-        """The terms by name; their sum is to become small.
-
-        Args:
-            generator: of every draw.
-            progress: the part of the training that is done, 0 to 1.
         """
 
     @abstractmethod
@@ -81,6 +66,27 @@ class Baseline(nn.Module, ABC):
         from cdvae_core.baselines import checkpoint
 
         checkpoint.save(self, path)
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A system with weights to be trained."""
+
+    def examples(self, split: CachedSplit) -> Dataset[Batch]:
+        """What a training step reads; `__getitems__` of indices gives a whole batch.
+
+        The first entry of a batch has one row for each crystal.
+        """
+
+    def losses(
+        self, batch: Batch, generator: torch.Generator, progress: float
+    ) -> dict[str, Tensor]:
+        """The terms by name; their sum is to become small.
+
+        Args:
+            generator: of every draw.
+            progress: the part of the training that is done, 0 to 1.
+        """
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cdvae_core.baselines.checkpoint import class_of, load
-from cdvae_core.baselines.protocol import Baseline, Batch
+from cdvae_core.baselines.protocol import Baseline, Batch, Learns
 from cdvae_core.data.cache import CachedSplit, open_split
 from cdvae_core.errors import ConfigError
 from cdvae_core.experiment import BaselineExperiment, BasicRecipe
@@ -36,6 +36,7 @@ class BaselineTraining(TrainingRun):
         self, model: Baseline, recipe: BasicRecipe, train: CachedSplit, val: CachedSplit
     ) -> None:
         super().__init__(model, recipe, len(train))
+        assert isinstance(model, Learns)
         self.examples = {"train": model.examples(train), "val": model.examples(val)}
 
     def train_dataloader(self) -> DataLoader:
@@ -66,7 +67,7 @@ class BaselineTraining(TrainingRun):
         return torch.optim.AdamW(self.model.parameters(), self.recipe.learning_rate)
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Batch:
     return batch
 
 
@@ -81,7 +82,7 @@ def train(
 ) -> Path:
     """Train, and leave the averaged model in `run/model`, as `cdvae_core.train.train` does.
 
-    A system without parameters has nothing to train and is saved as it was built.
+    A system that does not learn is saved as it was built.
 
     Raises:
         ConfigError: nothing to resume, or settings that do not fit the dataset.
@@ -100,7 +101,7 @@ def train(
         "seed": recipe.seed,
         "recipe": asdict(recipe),
     }
-    if not any(True for _ in model.parameters()):
+    if not isinstance(model, Learns):
         model.provenance = provenance
         model.save(run / "model")
         return run / "model"

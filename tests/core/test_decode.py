@@ -34,7 +34,7 @@ def z() -> torch.Tensor:
 
 
 def opened(path: Path) -> Folder:
-    return Folder(path, settings(Path("model"), SHORT, 3, task="sample"))
+    return Folder(path, settings(Path("model"), 3, task="sample"))
 
 
 def manifest(path: Path) -> dict:
