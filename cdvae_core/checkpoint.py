@@ -64,7 +64,7 @@ def load(path: str | Path, device: str = "cpu") -> CDVAE:
     """
     folder = Path(path)
     config = read_config(folder)
-    if "system" in config:
+    if is_baseline(config):
         raise CheckpointError(f"{folder} holds a {config['system']}, which has no CDVAE latents")
     try:
         model_config = from_dict(ModelConfig, config["model"])
@@ -100,6 +100,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"use the version of cdvae that wrote it ({config.get('code_version', 'unknown')})"
         )
     return config
+
+
+def is_baseline(config: dict[str, Any]) -> bool:
+    """Whether a `config.json` is that of a system that CDVAE is compared with."""
+    return "system" in config
 
 
 def read_weights(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tensor]:

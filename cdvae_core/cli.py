@@ -408,8 +408,7 @@ def _enough_of(split: CachedSplit, n: int, generator: Generator) -> list[int]:
 
 
 def _is_baseline(checkpoint: Path) -> bool:
-    from cdvae_core.baselines.checkpoint import is_baseline
-    from cdvae_core.checkpoint import read_config
+    from cdvae_core.checkpoint import is_baseline, read_config
 
     return is_baseline(read_config(checkpoint))
 

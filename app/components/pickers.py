@@ -22,7 +22,7 @@ SPLIT_NAMES = {"train": "Train", "val": "Validation", "test": "Test"}
 def checkpoint_picker(width: int | Literal["stretch"] = "stretch") -> CheckpointInfo:
     """The chosen checkpoint; an error box, and no more of the page, where there is none."""
     with error_box():
-        folders = checkpoints.checkpoint_folders()
+        folders = checkpoints.cdvae_folders()
         if not folders:
             raise CheckpointError(
                 "there is no trained checkpoint in checkpoints/ or in CDVAE_CHECKPOINTS; "

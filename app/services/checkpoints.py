@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdvae_core.checkpoint import read_config
+from cdvae_core.checkpoint import is_baseline, read_config
 from cdvae_core.errors import CheckpointError
 from cdvae_core.prior import FILE as PRIOR
 
@@ -44,7 +44,7 @@ class CheckpointInfo:
 
 
 def checkpoint_folders() -> dict[str, Path]:
-    """Every checkpoint folder by name: the shipped ones, then those of `CDVAE_CHECKPOINTS`.
+    """Every checkpoint by name, of whatever system: the shipped, then those of `CDVAE_CHECKPOINTS`.
 
     An entry of the variable is a checkpoint or a folder of checkpoints. The first of a name wins;
     `perov_like` comes first.
@@ -59,6 +59,18 @@ def checkpoint_folders() -> dict[str, Path]:
                 if (folder / "config.json").is_file():
                     found.setdefault(folder.name, folder)
     return dict(sorted(found.items(), key=lambda item: item[0] != PREFERRED))
+
+
+def cdvae_folders() -> dict[str, Path]:
+    """Those that have a latent space to walk in; a damaged one stays, to be complained of."""
+    return {name: path for name, path in checkpoint_folders().items() if not _is_baseline(path)}
+
+
+def _is_baseline(path: Path) -> bool:
+    try:
+        return is_baseline(read_config(path))
+    except CheckpointError:
+        return False
 
 
 def describe(path: Path) -> CheckpointInfo:

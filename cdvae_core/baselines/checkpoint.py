@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -46,22 +45,17 @@ def save(model: Baseline, path: str | Path, half: bool = False) -> None:
     """Write weights, configuration and provenance into a folder, which is made if need be.
 
     Args:
-        half: floating-point tensors in half precision.
+        half: the trained weights in half precision.
     """
     state = model.state_dict()
     if half:
-        state = {k: v.half() if v.dtype == torch.float32 else v for k, v in state.items()}
+        state |= {name: weight.half() for name, weight in model.named_parameters()}
     config = {
         "system": system_of(model),
         "model": to_dict(model.config),
         "provenance": model.provenance,
     }
     checkpoint.write(Path(path), state, config)
-
-
-def is_baseline(config: dict[str, Any]) -> bool:
-    """Whether the `config.json` of a checkpoint is that of a system and not of CDVAE."""
-    return "system" in config
 
 
 def load(path: str | Path, device: str = "cpu") -> Baseline:

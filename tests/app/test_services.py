@@ -78,6 +78,17 @@ def test_a_checkpoint_folder_itself_can_be_named(
     assert checkpoints.checkpoint_folders()["tiny"] == world.tiny
 
 
+def test_only_what_has_latents_is_walked_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, config in {"ours": {"format": 2}, "theirs": {"format": 2, "system": "ftcp"}}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("CDVAE_CHECKPOINTS", str(tmp_path))
+    assert {"ours", "theirs"} <= checkpoints.checkpoint_folders().keys()
+    assert "ours" in checkpoints.cdvae_folders() and "theirs" not in checkpoints.cdvae_folders()
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"format": 99}', '{"format": 2}', '{"format": 2, "model": 3}']
 )

@@ -118,6 +118,40 @@ def test_reconstruct(trained: Path, project: Path) -> None:
     assert "of 2" in said and "StructureMatcher" in said
 
 
+def test_a_baseline_goes_the_same_way(project: Path) -> None:
+    experiment = {
+        "system": "ftcp",
+        "dataset": "mine",
+        "model": {
+            "prop": "energy_per_atom", "max_atoms": 5, "channels": 4, "dense_hidden": 16,
+            "latent_dim": 8, "max_elements": 5,
+        },
+        "recipe": {"epochs": 2, "batch_size": 8, "micro_batch": 8, "validate_every": 1},
+    }  # fmt: skip
+    (project / "ftcp.yaml").write_text(yaml.safe_dump(experiment))
+    cdvae(project, "train", "ftcp.yaml", "recipe.epochs=1", "--run", "ftcp", "--device", "cpu")
+    model = "ftcp/model"
+    on_cpu = ("--device", "cpu", "--seed", "1")
+    cdvae(project, "sample", model, "-n", "4", "--out", "ftcp-new", *on_cpu)
+    manifest = json.loads((project / "ftcp-new" / "manifest.json").read_text())
+    assert manifest["system"] == "ftcp" and len(manifest["crystals"]) == 4
+    assert all("cif" in one or one["problem"] for one in manifest["crystals"])
+    said = cdvae(
+        project, "reconstruct", model, "--dataset", "mine", "--split", "train", "-n", "3",
+        "--out", "ftcp-back", *on_cpu,
+    )  # fmt: skip
+    assert "of 3 decodings" in said
+    cdvae(
+        project, "optimise", model, "--maximize", "-n", "2", "--kept", "2", "--split", "train",
+        "--out", "ftcp-better", *on_cpu,
+    )  # fmt: skip
+    better = json.loads((project / "ftcp-better" / "manifest.json").read_text())
+    assert better["starts"] == 2 and len(better["crystals"]) == 4
+    cdvae(project, "sample", model, "--wanted", "O", "--out", "no", code=2)
+    assert not (project / "no").exists()
+    cdvae(project, "prior", model, code=2)
+
+
 def same_weights(one: Path, other: Path) -> bool:
     weights, others = (CDVAE.load(path).state_dict() for path in (one, other))
     return all(torch.equal(weights[name], others[name]) for name in weights)
