@@ -131,7 +131,7 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 raise ConfigError(f"'{where}{key}' is {value!r}, but must be a section of keys")
-            made[key] = from_dict(hints[key], value, f"{where}{key}.")  # type: ignore[arg-type]
+            made[key] = from_dict(hints[key], value, f"{where}{key}.")
         else:
             made[key] = _checked(hints[key], value, where + key)
     return cls(**made)

@@ -46,7 +46,7 @@ def labelled(model: CDVAE, split: CachedSplit) -> Labelled:
     elements = torch.zeros(len(split), MAX_ATOMIC_NUMBER, dtype=torch.bool)
     crystal = np.repeat(np.arange(len(split)), split.num_atoms)
     elements[crystal, split.arrays["atomic_numbers"].astype(np.int64) - 1] = True
-    prop = split.properties.get(model.config.prop, np.full(len(split), np.nan))
+    prop = split.properties.get(model.config.prop or "", np.full(len(split), np.nan))
     return Labelled(
         encode_split(model, split, index),
         torch.tensor(prop, dtype=torch.float32),

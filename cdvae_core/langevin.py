@@ -72,8 +72,8 @@ class Schedule:
             levels = tuple(coordinate_sigmas(noise).tolist())
             return cls(levels, steps_per_level=100, epsilon=1e-4)
         if name == "fast":
-            levels = geometric(min(2.0, noise.sigma_first), noise.sigma_last, 60)
-            return cls(tuple(levels.tolist()), 2, noise.sigma_last**2, 5, keep_counts=True)
+            closer = geometric(min(2.0, noise.sigma_first), noise.sigma_last, 60)
+            return cls(tuple(closer.tolist()), 2, noise.sigma_last**2, 5, keep_counts=True)
         raise ConfigError(f"no schedule is called '{name}'; there are 'paper' and 'fast'")
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cdvae_core.errors import StructureError
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def exact(function: Callable[P, T]) -> Callable[P, T]:

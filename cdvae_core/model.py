@@ -67,6 +67,12 @@ def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
+def _last(mlp: nn.Sequential) -> nn.Linear:
+    layer = mlp[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def _fold(
     layer: nn.Linear,
     mean: tuple[float, ...],
@@ -174,13 +180,13 @@ class CDVAE(nn.Module):
             scalers: the new ones.
             prop: whether the property is still the same one; if not, its head keeps its weights.
         """
-        old, last = self.scalers, self.fc_lattice[-1]
+        old, last = self.scalers, _last(self.fc_lattice)
         _fold(last, old.lattice_mean, old.lattice_std, scalers.lattice_mean, scalers.lattice_std)
         varied, now = (torch.tensor(s.lattice_std) > 2 * CONSTANT_STD for s in (old, scalers))
         last.weight[varied & ~now], last.bias[varied & ~now] = 0.0, 0.0
         if prop and self.fc_property is not None:
             _fold(
-                self.fc_property[-1],
+                _last(self.fc_property),
                 (old.prop_mean,), (old.prop_std,), (scalers.prop_mean,), (scalers.prop_std,),
             )  # fmt: skip
         self.scalers = scalers

@@ -1,4 +1,4 @@
-"""Property optimisation in the latent space (Section 5.3, Appendix G.3).
+"""Property optimisation in the latent space (Section 4.3, Appendix G.3).
 
 From the latents of known crystals, or from the prior, Adam moves z so that the predicted property
 F(z) improves; on the way some latents are kept, to be decoded and judged by an independent network.

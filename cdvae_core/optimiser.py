@@ -22,7 +22,8 @@ _ADAMW_SHARE = 0.3
 def matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weight matrices that Muon takes, and all other parameters."""
     tokens = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    chosen, rest = [], []
+    chosen: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for parameter in model.parameters():
         inner = parameter.ndim == 2 and min(parameter.shape) > 1 and id(parameter) not in tokens
         (chosen if inner else rest).append(parameter)
@@ -50,7 +51,9 @@ class MuonAdamW(Optimizer):
     def _groups(self) -> list[dict[str, Any]]:
         return [group for part in self.parts.values() for group in part.param_groups]
 
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(  # type: ignore[override]  # torch says float; Lightning's closure gives a tensor
+        self, closure: Callable[[], Tensor] | None = None
+    ) -> Tensor | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():

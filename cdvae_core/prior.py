@@ -1,7 +1,7 @@
 """A prior that knows where the latents are: flow matching, with conditions.
 
 The encoder does not fill N(0, 1): what is drawn from there lies between the latents, and decodes to
-too many elements and too few different crystals (Section 6 of the paper names it and proposes a
+too many elements and too few different crystals (Section 4.2 of the paper names it and proposes a
 flow). Here a small network learns the velocity of a straight flow from noise x to standardised
 latents y (Lipman et al. 2023):
 
@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -89,6 +90,11 @@ class FlowPrior(nn.Module):
         hidden: width.
         blocks: residual blocks.
     """
+
+    mean: Tensor
+    std: Tensor
+    prop_mean: Tensor
+    prop_std: Tensor
 
     def __init__(self, latent_dim: int, max_atoms: int, hidden: int = 512, blocks: int = 3) -> None:
         super().__init__()
@@ -226,6 +232,7 @@ def fit(
     averaged = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(_DECAY), use_buffers=True
     )
+    average = cast(FlowPrior, averaged.module)
     optimiser = torch.optim.AdamW(model.parameters(), _LEARNING_RATE, weight_decay=0.01)
     plan = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, _LEARNING_RATE, total_steps=steps, pct_start=0.05
@@ -240,7 +247,7 @@ def fit(
         plan.step()
         averaged.update_parameters(model)
         if step % 100 == 0 or step == steps:
-            yield step, _held_out_loss(averaged.module, held_out), averaged.module
+            yield step, _held_out_loss(average, held_out), average
 
 
 def _loss(model: FlowPrior, data: Labelled, chosen: Tensor, generator: torch.Generator) -> Tensor:

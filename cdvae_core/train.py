@@ -40,6 +40,8 @@ class Training(TrainingRun):
         train, val: splits of the cache.
     """
 
+    model: CDVAE
+
     def __init__(
         self, model: CDVAE, experiment: Experiment, train: CachedSplit, val: CachedSplit
     ) -> None:

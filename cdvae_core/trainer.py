@@ -50,6 +50,8 @@ class TrainingRun(L.LightningModule):
         crystals: of the training split.
     """
 
+    model: Any  # a subclass says which
+
     def __init__(self, model: nn.Module, recipe: BasicRecipe, crystals: int) -> None:
         super().__init__()
         self.model, self.recipe, self.crystals = model, recipe, crystals
@@ -108,7 +110,7 @@ class TrainingRun(L.LightningModule):
             sync_dist=not on_step,
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimiser = self.make_optimiser()
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: self._rate(s, total))
@@ -195,7 +197,9 @@ class ModelKeeper(Callback):
     def __init__(self, run: Path, provenance: dict[str, Any]) -> None:
         self.run, self.provenance = run, provenance
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, module: TrainingRun) -> None:
+    def on_validation_epoch_end(  # type: ignore[override]  # it is the module of this run
+        self, trainer: L.Trainer, module: TrainingRun
+    ) -> None:
         self.save(trainer, module)
 
     def save(self, trainer: L.Trainer, module: TrainingRun) -> None:
@@ -235,7 +239,7 @@ class StateKeeper(Callback):
         )
         self.saved = time.monotonic()
 
-    def on_train_batch_end(
+    def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: TrainingRun, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -249,7 +253,9 @@ class StateKeeper(Callback):
             self.saved = time.monotonic()
         trainer.should_stop = trainer.should_stop or stop
 
-    def on_train_end(self, trainer: L.Trainer, module: TrainingRun) -> None:
+    def on_train_end(  # type: ignore[override]
+        self, trainer: L.Trainer, module: TrainingRun
+    ) -> None:
         self.keeper.save(trainer, module)
 
 
@@ -303,7 +309,7 @@ def fit(
             max_epochs=recipe.epochs,
             accumulate_grad_batches=recipe.batch_size // recipe.micro_batch,
             check_val_every_n_epoch=recipe.validate_every,
-            precision=recipe.precision,
+            precision=recipe.precision,  # type: ignore[arg-type]  # it names what it knows
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             log_every_n_steps=20,

@@ -154,7 +154,8 @@ def run(line: str, name: str, out: Path, scratch: str) -> str:
     words = line.replace(f"checkpoints/{name}", str(out.resolve())).split()
     words[0] = str(Path(sys.executable).with_name("cdvae"))
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=scratch)
-    return done.stdout.strip()
+    said = done.stdout.strip().replace(f"{scratch}/", "")
+    return said.replace(str(out.resolve()), f"checkpoints/{name}")  # no paths of this machine
 
 
 def cdvae_facts(out: Path, config: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -53,7 +53,7 @@ def verdict_words(one: Candidate) -> str:
 def candidate_table(
     candidates: Sequence[Candidate],
     info: CheckpointInfo,
-    more: dict[str, Sequence[Any]] | None = None,
+    more: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """One row for each; `more` puts columns in front."""
     unit = f", {unit_of(info)}" if unit_of(info) else ""
@@ -149,6 +149,7 @@ def _save(
 ) -> None:
     try:
         for one in chosen:
+            assert one.crystal is not None  # those without one are not offered
             library.save(
                 one.crystal,
                 title=one.name,

@@ -79,7 +79,7 @@ def figures_chart(chosen: Sequence[Found], task: str, rules: str) -> None:
     ]  # fmt: skip
     scale = 100 if MEANINGS[name].share else 1
     figure = go.Figure(
-        go.Bar(x=[scale * columns[h][name] for h in heads], y=heads, orientation="h",
+        go.Bar(x=[scale * (columns[h][name] or 0.0) for h in heads], y=heads, orientation="h",
                marker={"color": colours}, text=[shown(name, columns[h][name]) for h in heads])
     )  # fmt: skip
     unit = ", %" if MEANINGS[name].share else ""

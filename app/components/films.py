@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -90,13 +91,13 @@ def film_export(job: Job, settings: dict[str, Any]) -> None:
         for run in range(len(moments[-1].frames)):
             name = f"{export.file_name(settings['of'])}-{run + 1}"
             st.download_button(
-                f"Film {run + 1}, HTML", lambda run=run: _film(moments, run, settings),
+                f"Film {run + 1}, HTML", partial(_film, moments, run, settings),
                 file_name=f"{name}.html", mime="text/html", on_click="ignore",
                 icon=":material/movie:", key=f"html-{run}",
             )  # fmt: skip
             st.download_button(
                 f"Film {run + 1}, extxyz",
-                lambda run=run: export.trajectory_extxyz([m.frames[run] for m in moments]),
+                partial(export.trajectory_extxyz, [moment.frames[run] for moment in moments]),
                 file_name=f"{name}.extxyz", mime="text/plain", on_click="ignore",
                 icon=":material/download:", key=f"extxyz-{run}",
             )  # fmt: skip

@@ -124,6 +124,7 @@ def _only(colouring: Colouring, shown: np.ndarray) -> Colouring:
     """The same colours, with what is not shown taken out."""
     if colouring.values is not None:
         return replace(colouring, values=np.where(shown, colouring.values, np.inf))
+    assert colouring.classes is not None
     return replace(colouring, classes=np.where(shown, colouring.classes, HIDDEN))
 
 
@@ -144,6 +145,7 @@ def _ring(figure: go.Figure, of: LatentMap, point: int) -> None:
 
 def _add_values(figure: go.Figure, of: LatentMap, colouring: Colouring, caught: np.ndarray) -> None:
     values = colouring.values
+    assert values is not None
     known = np.isfinite(values)
     unknown = np.isnan(values)
     if unknown.any():

@@ -31,11 +31,11 @@ def place_panel(of: LatentMap, info: CheckpointInfo, place: tuple[float, float])
         schedule, seed = sampler_controls()
         if st.button("Decode here", type="primary", icon=":material/colorize:"):
             z = carry_over(np.array([place]), of.places, of.latents)
-            job = interpolate.start(
+            started = interpolate.start(
                 cache.model(info), torch.tensor(z, dtype=torch.float32), schedule=schedule,
                 seed=seed, judge=cache.judge(info),
             )  # fmt: skip
-            begin(_PAGE, job, {"schedule": schedule, "seed": seed, "place": list(place)})
+            begin(_PAGE, started, {"schedule": schedule, "seed": seed, "place": list(place)})
     job, settings = job_of(_PAGE)
     if job is None or settings["place"] != list(place):
         return

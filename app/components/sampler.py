@@ -11,7 +11,7 @@ from cdvae_core.config import MAX_SEED
 def sampler_controls() -> tuple[str, int]:
     """The schedule and the seed; the choice holds on every page, the seed is in the URL."""
     schedule = st.selectbox(
-        "Schedule", list(SCHEDULES), format_func=SCHEDULES.get, key="schedule", width=270,
+        "Schedule", list(SCHEDULES), format_func=SCHEDULES.__getitem__, key="schedule", width=270,
         persist_state="session", help="How many noise levels and steps. Fast is a shortened one.",
     )  # fmt: skip
     seed = st.number_input(

@@ -49,4 +49,5 @@ def sifted(candidates: Sequence[Candidate]) -> list[Candidate]:
     if which == _VALID:
         return [candidates[i] for i in valid]
     unique = set(_firsts(candidates))
-    return [candidates[i] for i in valid if i in unique and candidates[i].verdict.novel]
+    new = [candidates[i] for i in valid if i in unique]
+    return [one for one in new if one.verdict and one.verdict.novel]

@@ -62,13 +62,14 @@ def source_picker(info: CheckpointInfo, key: str, label: str, index: int = 0) ->
 
 def _data(info: CheckpointInfo, key: str, index: int) -> Source | None:
     built = [s for s in reversed(SPLITS) if info.dataset and find_split(info.dataset, s)]
-    if not built:
+    if info.dataset is None or not built:
         st.html(f'<p class="note">The data of this checkpoint ({info.dataset}) are not built.</p>')
         return None
     left, right = st.columns([1, 2])
     name = left.selectbox(
-        "Split", built, key=f"{key}-split", format_func=SPLIT_NAMES.get, persist_state="session"
-    )
+        "Split", built, key=f"{key}-split", format_func=SPLIT_NAMES.__getitem__,
+        persist_state="session",
+    )  # fmt: skip
     split = cache.split(info.dataset, name)
     titles = cache.titles(info.dataset, name)
     here = selected_id()

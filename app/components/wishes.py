@@ -28,7 +28,7 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
     kinds = list(_PRIORS) if info.has_flow else ["gaussian"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         prior = st.segmented_control(
-            "Prior", kinds, default=kinds[0], required=True, format_func=_PRIORS.get,
+            "Prior", kinds, default=kinds[0], required=True, format_func=_PRIORS.__getitem__,
             key=f"prior-{len(kinds)}", help=_HELP, persist_state="session",
         )  # fmt: skip
         atoms = st.number_input(

@@ -63,7 +63,7 @@ def dataset_facts(name: str) -> DatasetFacts:
     numbers = np.concatenate([s.arrays["atomic_numbers"] for s in splits.values()])
     counts = np.concatenate([s.num_atoms for s in splits.values()])
     prop = spec.default_property
-    known = [s.properties[prop] for s in splits.values() if prop in s.properties]
+    known = [s.properties[prop] for s in splits.values() if prop and prop in s.properties]
     notes = dict.fromkeys(note for s in splits.values() for note in s.info.notes)
     return DatasetFacts(
         name, spec.title, spec.source, {s: len(v) for s, v in splits.items()},

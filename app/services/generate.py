@@ -76,7 +76,8 @@ def firsts(candidates: list[Candidate], known: dict[str, int] | None = None) -> 
             continue
         earlier = by_formula.setdefault(one.formula, [])
         if one.name not in memory:
-            same = (i for i in earlier if np.isfinite(match(one.crystal, candidates[i].crystal)))
+            alike = ((i, candidates[i].crystal) for i in earlier)
+            same = (i for i, other in alike if other and np.isfinite(match(one.crystal, other)))
             memory[one.name] = next(same, place)
         if memory[one.name] == place:
             earlier.append(place)
@@ -88,7 +89,8 @@ def tally(candidates: list[Candidate], unique: list[int]) -> Tally:
     """Shares of a set, whose unique members are known."""
     count = max(1, len(candidates))
     valid = sum(one.verdict is not None and one.verdict.valid for one in candidates)
-    words = [candidates[i].verdict.novel for i in unique if candidates[i].verdict]
+    verdicts = [candidates[i].verdict for i in unique]
+    words = [verdict.novel for verdict in verdicts if verdict]
     known = [word for word in words if word is not None]
     return Tally(
         len(candidates),

@@ -21,6 +21,7 @@ def main() -> None:
     from cdvae_core.data.preprocess import crystal_nn_edges
     from cdvae_core.structures import from_structure, niggli, parse_cif, parse_poscar, to_structure
 
+    answer: dict[str, object]
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
         parse = parse_cif if "_cell_length" in text else parse_poscar

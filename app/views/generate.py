@@ -30,7 +30,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
                             persist_state="session")  # fmt: skip
     schedule, seed = sampler_controls()
     if st.button("Generate", type="primary", icon=":material/auto_awesome:"):
-        job = generate.start(
+        started = generate.start(
             cache.model(info), info.path, int(count), prior=prior, condition=condition,
             guidance=guidance, schedule=schedule, seed=seed, judge=cache.judge(info),
         )  # fmt: skip
@@ -38,7 +38,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
             "checkpoint": info.name, "count": int(count), "prior": prior, "schedule": schedule,
             "seed": seed, "guidance": guidance, "wishes": asdict(condition),
         }  # fmt: skip
-        begin(PAGE, job, settings)
+        begin(PAGE, started, settings)
 
 job, settings = job_of(PAGE)
 if job is None:

@@ -49,22 +49,23 @@ for first in range(0, int(count), 2):
                 number = first + place
                 sources.append(source_picker(info, f"{PAGE}-{number}", f"Crystal {number + 1}",
                                              index=number))  # fmt: skip
-ready = all(source is not None for source in sources)
+ends = [source for source in sources if source is not None]
+ready = len(ends) == len(sources)
 with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
     if st.button("Walk", type="primary", icon=":material/route:", disabled=not ready):
         way = interpolate.points(
-            [s.z for s in sources], kind, int(between), steps=int(steps),
+            [s.z for s in ends], kind, int(between), steps=int(steps),
             length=length, seed=seed,
         )  # fmt: skip
-        job = interpolate.start(
+        started = interpolate.start(
             cache.model(info), way, schedule=schedule, seed=seed, judge=cache.judge(info)
         )
         settings = {
-            "checkpoint": info.name, "way": kind, "ends": [s.label for s in sources],
+            "checkpoint": info.name, "way": kind, "ends": [s.label for s in ends],
             "schedule": schedule, "seed": seed, "points": way.numpy(),
         }  # fmt: skip
-        begin(PAGE, job, settings)
+        begin(PAGE, started, settings)
 
 job, settings = job_of(PAGE)
 if job is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from app import cache
@@ -28,6 +30,7 @@ if info.prop is None:
     st.info("This checkpoint was trained without a property: there is nothing to optimise.")
     st.stop()
 goal, way = goal_controls(info)
+starts: optimise.Starts | None
 if way.guided:
     starts = guided_starts()
 elif mode() == ONE:
@@ -41,15 +44,17 @@ else:
     starts = batch_of_starts(info)
 with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
-    if st.button("Optimise", type="primary", icon=":material/trending_up:", disabled=not starts):
+    run = st.button("Optimise", type="primary", icon=":material/trending_up:", disabled=not starts)
+    if run and starts is not None:
         model, judge = cache.model(info), cache.judge(info)
-        how = {"schedule": schedule, "seed": seed, "judge": judge}
+        how: dict[str, Any] = {"schedule": schedule, "seed": seed, "judge": judge}
         if way.guided:
-            job = optimise.start_guided(
+            started = optimise.start_guided(
                 model, info.path, goal, starts=len(starts.labels), draws=way.kept, **how
             )
         else:
-            job = optimise.start(
+            assert starts.z is not None  # only guided draws begin nowhere
+            started = optimise.start(
                 model,
                 starts.z,
                 goal,
@@ -59,7 +64,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
                 **how,
             )
         before = optimise.before(model, starts, judge)
-        begin(PAGE, job, settings_of(info, goal, way, starts, schedule, seed, before))
+        begin(PAGE, started, settings_of(info, goal, way, starts, schedule, seed, before))
 
 job, settings = job_of(PAGE)
 if job is None:

@@ -26,12 +26,13 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
     seeds = st.slider("Starts side by side", 1, 4, 2, key="starts", width=220,
                       persist_state="session")  # fmt: skip
-    if st.button("Run", type="primary", icon=":material/play_arrow:", disabled=source is None):
-        job = trajectory.start(
+    run = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=source is None)
+    if run and source is not None:
+        started = trajectory.start(
             cache.model(info), source.z, source.crystal, cache.judge(info).network,
             schedule=schedule, seed=seed, count=seeds,
         )  # fmt: skip
-        begin(PAGE, job, {"of": source.label, "checkpoint": info.name, "schedule": schedule})
+        begin(PAGE, started, {"of": source.label, "checkpoint": info.name, "schedule": schedule})
 
 job, settings = job_of(PAGE)
 if job is not None:

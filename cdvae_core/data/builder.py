@@ -54,10 +54,11 @@ def build(
     if limit is not None and limit < 1:
         raise DatasetError(f"limit is {limit}: ask for at least 1 crystal")
     own = None
+    notes: dict[str, list[str]] = {}
     folder = out or cache_root(root) / "prepared"
     if name in DATASETS and DATASETS[name].embedded:
         folder = out or cache_root(root) / "made"
-        splits, notes = _make_embedded(name, limit, workers, folder, seed), {}
+        splits = _make_embedded(name, limit, workers, folder, seed)
     elif name in DATASETS:
         splits, notes = _read_benchmark(DATASETS[name], limit, root)
     else:

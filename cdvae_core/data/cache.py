@@ -159,8 +159,8 @@ class CachedSplit:
             torch.from_numpy(a["target"][edges] + offset),
             torch.from_numpy(a["image"][edges].astype(np.int64)),
         )
-        prop = torch.from_numpy(prop.astype(np.float32))
-        return LabelledBatch(crystals, graph, prop, torch.from_numpy(index))
+        known = torch.from_numpy(prop.astype(np.float32))
+        return LabelledBatch(crystals, graph, known, torch.from_numpy(index))
 
     def release(self) -> None:
         """Give back the memory of what was read from the file; it is read again when needed."""

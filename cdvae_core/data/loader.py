@@ -9,6 +9,7 @@ larger than what is mixed is in perfectly random order.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -93,5 +94,5 @@ def loader(
     return DataLoader(Batches(split, prop), batch_size, sampler=order, collate_fn=_same)
 
 
-def _same(batch: LabelledBatch) -> LabelledBatch:
+def _same(batch: Any) -> LabelledBatch:
     return batch

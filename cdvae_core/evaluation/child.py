@@ -35,11 +35,13 @@ class Worker:
         if self._process is None:
             self._start()
         assert self._process is not None
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
         try:
-            pickle.dump((task, arguments), self._process.stdin)
-            self._process.stdin.flush()
-            if select.select([self._process.stdout], [], [], timeout)[0]:
-                return pickle.load(self._process.stdout)
+            pickle.dump((task, arguments), stdin)
+            stdin.flush()
+            if select.select([stdout], [], [], timeout)[0]:
+                return pickle.load(stdout)
             failure = f"it took more than {timeout:g} s"
         except (EOFError, OSError, pickle.UnpicklingError):
             failure = "the process ended, perhaps for want of memory"
@@ -52,17 +54,19 @@ class Worker:
                 [sys.executable, "-m", "cdvae_core.evaluation.child"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-        if not select.select([self._process.stdout], [], [], _START)[0]:
+        stdout = self._process.stdout
+        assert stdout is not None
+        if not select.select([stdout], [], [], _START)[0]:
             self.close()
             raise TimeoutError(f"a worker did not start within {_START:g} s")
         with contextlib.suppress(EOFError):
-            pickle.load(self._process.stdout)  # it is ready
+            pickle.load(stdout)  # it is ready
 
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
+            for pipe in filter(None, (self._process.stdin, self._process.stdout)):
                 with contextlib.suppress(OSError):
                     pipe.close()
             self._process = None

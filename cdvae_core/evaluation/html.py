@@ -120,7 +120,7 @@ def _distributions(scored: Scored, floor: Scored | None) -> str:
     if rmse:
         figure = Figure(figsize=(9, 2.6), layout="constrained")
         axis = figure.subplots()
-        axis.hist(rmse, bins=np.linspace(0, 0.5, 51), color=INPUT)
+        axis.hist(rmse, bins=np.linspace(0, 0.5, 51).tolist(), color=INPUT)
         _tidy(axis, "RMSE of matched crystals, (V/N)^(1/3)")
         result += svg(figure)
     return result
@@ -138,7 +138,8 @@ def _curves(axis: Axes, sides: Sides, of: Callable[[Measurement], float], label:
     everything = np.concatenate([_values(measured, of) for _, measured, _ in sides])
     if not len(everything):
         return
-    edges = np.linspace(*np.quantile(everything, (0.0, 0.995)), 41)
+    low, high = np.quantile(everything, (0.0, 0.995))
+    edges = np.linspace(low, high, 41)
     for name, measured, colour in sides:
         values = _values(measured, of)
         share = np.histogram(values, edges)[0] / max(1, len(values))

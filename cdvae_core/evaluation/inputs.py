@@ -113,7 +113,8 @@ def _of_split(dataset: str, split: str) -> Crystals:
 
 
 def _entries(path: Path) -> tuple[list[str], list[Crystal | Broken]]:
-    ids, items = [], []
+    ids: list[str] = []
+    items: list[Crystal | Broken] = []
     for entry in read_entries(path):
         ids.append(entry.id)
         try:

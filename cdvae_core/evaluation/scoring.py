@@ -73,14 +73,12 @@ class Judge:
 
     def measure(self, crystals: Crystals, store: Store) -> list[Measurement]:
         """Each crystal, those that are none or take too long included."""
-        places = [i for i, item in enumerate(crystals.items) if isinstance(item, Crystal)]
+        good = {i: item for i, item in enumerate(crystals.items) if isinstance(item, Crystal)}
         label = f"measuring {crystals.name}"
-        answers = run(
-            "measurement", [(crystals.items[i],) for i in places], store, self.crew, label
-        )
+        answers = run("measurement", [(item,) for item in good.values()], store, self.crew, label)
         found = {}
-        for place, answer in zip(places, answers, strict=True):
-            numbers = crystals.items[place].atomic_numbers.tolist()
+        for (place, crystal), answer in zip(good.items(), answers, strict=True):
+            numbers = crystal.atomic_numbers.tolist()
             found[place] = (
                 to_measurement(answer["value"])
                 if "value" in answer
@@ -244,8 +242,8 @@ def _hull(judge: Judge, given: Crystals, reference: Crystals, store: Store, pote
     }
     symbols = sorted(SYMBOLS[z] for z in numbers)
     slow = replace(judge.crew, timeout=max(600.0, judge.crew.timeout))
-    arguments = [(potential, symbol) for symbol in symbols]
-    elements = run("element_energy", arguments, store, slow, "energies of the elements")
+    named = [(potential, symbol) for symbol in symbols]
+    elements = run("element_energy", named, store, slow, "energies of the elements")
     return Hull(
         [Composition(item.formula) for item in known],
         [answer.get("value", np.nan) for answer in answers],
@@ -346,8 +344,8 @@ def _equal_to_any(
     result = [False] * len(crystals)
     asked, arguments = [], []
     for i, (item, formula) in enumerate(zip(crystals.items, formulas, strict=True)):
-        near = [others.items[j] for j in places.get(formula, [])]
-        near = [other for other in near if isinstance(other, Crystal)]
+        alike = (others.items[j] for j in places.get(formula, []))
+        near = [other for other in alike if isinstance(other, Crystal)]
         if not isinstance(item, Crystal) or not near:
             continue
         if len(near) > diversity.NEAREST:

@@ -54,16 +54,17 @@ def _valid(
         for symbol, (_, count) in zip(symbols, found, strict=True)
     ]
     electronegativity = [_electronegativity(symbol) for symbol in symbols]
-    if None in electronegativity:
+    known = [own for own in electronegativity if own is not None]
+    if len(known) < len(symbols):
         return missing_passes and _unknown_passes(charges, electronegativity)
     return any(
         _can_cancel(
             [
                 [c for c in choices if (c >= 0 if own <= limit else c <= 0)]
-                for choices, own in zip(charges, electronegativity, strict=True)
+                for choices, own in zip(charges, known, strict=True)
             ]
         )
-        for limit in set(electronegativity)
+        for limit in set(known)
     )
 
 
@@ -77,11 +78,11 @@ def _unknown_passes(charges: list[list[int]], electronegativity: list[float | No
     later is free.
     """
     unknown = max(1, electronegativity.index(None))
-    first = electronegativity[0]
+    known = [own for own in electronegativity[:unknown] if own is not None]
     for sign in (1, -1):
         allowed = [[c for c in charges[0] if c * sign > 0]]
-        for choices, own in zip(charges[1:unknown], electronegativity[1:unknown], strict=True):
-            wrong = first >= own if sign > 0 else first <= own
+        for choices, own in zip(charges[1:unknown], known[1:], strict=True):
+            wrong = known[0] >= own if sign > 0 else known[0] <= own
             allowed.append([c for c in choices if c * sign >= 0] if wrong else choices)
         allowed.append([c for c in charges[unknown] if c * sign < 0])
         if _can_cancel([*allowed, *charges[unknown + 1 :]]):

@@ -63,8 +63,8 @@ class Measurement:
         cls, atomic_numbers: Sequence[int] | np.ndarray | None, reason: str
     ) -> Measurement:
         """What is known where there is no crystal: its composition, if at least that is known."""
-        known = atomic_numbers is not None and len(atomic_numbers) > 0
-        numbers = [int(z) for z in atomic_numbers] if known else []
+        numbers = [] if atomic_numbers is None else [int(z) for z in atomic_numbers]
+        known = bool(numbers)
         return cls(
             formula=Composition(Counter(SYMBOLS[z] for z in numbers)).reduced_formula
             if known

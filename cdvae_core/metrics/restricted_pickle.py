@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from io import IOBase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -142,6 +142,7 @@ def load(path: str | Path | IOBase) -> Any:
             (program,) = (n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"])
             folder = program.removesuffix("data.pkl")
             with archive.open(program) as file:
-                return _Unpickler(file, lambda key: archive.read(f"{folder}data/{key}")).load()
+                content = cast(IOBase, file)
+                return _Unpickler(content, lambda key: archive.read(f"{folder}data/{key}")).load()
     except _DAMAGE as error:
         raise CheckpointError(f"{path} is no readable torch checkpoint: {error}") from error

@@ -161,4 +161,6 @@ class Hull:
             inside = [entry for found, entry in self._entries if found <= system]
             self._diagrams[system] = PhaseDiagram([*pure, *inside])
         entry = PDEntry(composition, energy * composition.num_atoms)
-        return float(self._diagrams[system].get_e_above_hull(entry, allow_negative=True))
+        above = self._diagrams[system].get_e_above_hull(entry, allow_negative=True)
+        assert above is not None  # it raises instead
+        return float(above)

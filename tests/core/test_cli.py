@@ -97,6 +97,7 @@ def test_sample(trained: Path, project: Path) -> None:
     assert "3 crystals" in said
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["seed"] == 5 and len(manifest["crystals"]) == 3
+    assert manifest["schedule"]["steps_per_level"] == 2
     crystals = [c for entry in manifest["crystals"] for c in read_crystals(out / entry["cif"])]
     assert [c.num_atoms for c in crystals] == [4] * 3
     assert len(read_frames(out / "crystals.extxyz", index=":")) == 3

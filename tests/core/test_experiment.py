@@ -7,19 +7,41 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cdvae_core.baseline_configs import SYSTEMS
 from cdvae_core.config import ModelConfig, from_dict, to_dict
 from cdvae_core.data.registry import DATASETS
 from cdvae_core.errors import ConfigError
-from cdvae_core.experiment import Experiment, Recipe, names, read
+from cdvae_core.experiment import BaselineExperiment, Experiment, Recipe, names, read
 
 EXPERIMENTS = ("perov_5", "carbon_24", "mp_20", "perov_like", "mp_like")
 
 
+CDVAES = [name for name in names() if name.removesuffix("_small") in EXPERIMENTS]
+
+
 def test_every_dataset_has_its_two_experiments() -> None:
-    assert set(names()) == {n + s for n in EXPERIMENTS for s in ("", "_small")}
+    assert set(CDVAES) == {n + s for n in EXPERIMENTS for s in ("", "_small")}
 
 
-@pytest.mark.parametrize("name", names())
+def test_every_system_has_experiments_that_fit_their_data() -> None:
+    baselines = {name: read(name) for name in names() if name not in CDVAES}
+    assert {experiment.system for experiment in baselines.values()} == set(SYSTEMS)
+    for name, experiment in baselines.items():
+        assert isinstance(experiment, BaselineExperiment)
+        assert name.removesuffix("_small") == f"{experiment.system}_{experiment.dataset}"
+        spec = DATASETS[experiment.dataset]
+        assert experiment.model.max_atoms >= spec.max_atoms
+        assert experiment.model.prop in (None, *spec.properties)
+
+
+def test_an_unknown_system_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text("system: diffcsp\ndataset: perov_5\n")
+    with pytest.raises(ConfigError, match="no system is called 'diffcsp'; there are ftcp"):
+        read(str(file))
+
+
+@pytest.mark.parametrize("name", CDVAES)
 def test_experiments_in_the_package(name: str) -> None:
     experiment = read(name)
     spec = DATASETS[experiment.dataset]

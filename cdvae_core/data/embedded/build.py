@@ -17,6 +17,7 @@ from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -36,7 +37,7 @@ VERSION = 1  # of the recipes; another version never reads this one's shards
 
 
 @lru_cache(maxsize=1)
-def _tools(name: str, seed: int) -> tuple[ModuleType, list, object, dict[str, float]]:
+def _tools(name: str, seed: int) -> tuple[ModuleType, list, Any, dict[str, float]]:
     """What one process needs for its tasks: recipe, candidates, calculator, references."""
     warnings.filterwarnings("ignore", message="logm result may be inaccurate")
     warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")

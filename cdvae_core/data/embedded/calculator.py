@@ -11,7 +11,7 @@ derivatives; CHGNet's own calculator makes two with one, which costs twice the t
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -91,10 +91,15 @@ def load_calculator() -> Calculator:
     torch.set_num_threads(1)
 
     class ChgnetCalculator(Calculator):
-        implemented_properties = ("energy", "free_energy", "forces", "stress")
+        implemented_properties = (  # type: ignore[assignment]  # ASE says list
+            "energy", "free_energy", "forces", "stress",
+        )  # fmt: skip
 
-        def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        def calculate(
+            self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
+        ) -> None:
             super().calculate(atoms, properties, system_changes)
+            assert self.atoms is not None
             self.results = evaluate(model, self.atoms)
 
     return ChgnetCalculator()

@@ -61,7 +61,7 @@ def candidates(seed: int) -> list[Candidate]:
     grid = [(a, b, anions) for a in CATIONS for b in CATIONS for anions in ANIONS]
     order = np.random.default_rng(seed).permutation(len(grid))
     kinds = ("ideal", "displaced")
-    return [Candidate(*grid[cell], kinds[i % 2]) for i, cell in enumerate(order)]
+    return [Candidate(*grid[int(cell)], kinds[i % 2]) for i, cell in enumerate(order)]
 
 
 def ideal_perovskite(a: str, b: str, anions: str) -> Atoms:

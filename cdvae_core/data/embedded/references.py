@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdvae_core.data.embedded import mp_like, perov_like
 from cdvae_core.data.embedded.calculator import load_calculator
@@ -58,7 +58,7 @@ def phases(symbol: str) -> Iterator[tuple[str, Atoms]]:
             yield label, AseAtomsAdaptor.get_atoms(structure)
 
 
-def lowest(symbol: str, calculator: Calculator | None = None) -> dict[str, object]:
+def lowest(symbol: str, calculator: Calculator | None = None) -> dict[str, Any]:
     """The lowest relaxed phase: `energy` (eV/atom), `phase`, and `tried` (energy by phase).
 
     Args:

@@ -94,7 +94,10 @@ def run_bfgs(
     from ase.optimize import BFGS
 
     before = atoms.get_volume()
-    optimizer = BFGS(target, logfile=None, alpha=stiffness, maxstep=maxstep)
+    optimizer = BFGS(
+        target,  # type: ignore[arg-type]  # ASE takes its filters, too
+        logfile=None, alpha=stiffness, maxstep=maxstep,
+    )  # fmt: skip
     for converged in optimizer.irun(fmax=fmax, steps=steps):
         if not MIN_GROWTH < atoms.get_volume() / before < MAX_GROWTH:
             raise Rejected("the volume ran away during the relaxation")

@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def split_perovskite(formula: str) -> tuple[str, str, str]:
     return cations[:end], cations[end:], anions
 
 
-def compute(known: Known, calculator: Calculator, energies: dict[str, float]) -> dict[str, object]:
+def compute(known: Known, calculator: Calculator, energies: dict[str, float]) -> dict[str, Any]:
     """The record (see `relax.finish`) of a known crystal, relaxed as the recipes do."""
     if known.structure == "perovskite":
         candidate = perov_like.Candidate(*split_perovskite(known.formula), "ideal")

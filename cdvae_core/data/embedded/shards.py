@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 
 from cdvae_core.files import write_atomically
@@ -64,7 +64,7 @@ def complete(
     """
     count = -(-total // SHARD_SIZE)
     missing = (shard for shard in range(start, count) if not shard_path(folder, shard).exists())
-    pending = set()
+    pending: set[Future[None]] = set()
     finished = 0
     try:
         while True:

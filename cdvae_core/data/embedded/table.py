@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -28,7 +29,7 @@ def to_structure(record: dict) -> Structure:
     """The pymatgen structure of a record, or of a row of the Parquet file."""
     lattice = Lattice.from_parameters(*record["lengths"], *record["angles"])
     coords = np.asarray(record["frac_coords"], dtype=float).reshape(-1, 3)
-    return Structure(lattice, [int(z) for z in record["numbers"]], coords)
+    return Structure(lattice, np.asarray(record["numbers"], dtype=int).tolist(), coords)
 
 
 class Selection:
@@ -129,7 +130,7 @@ def read_table(path: Path) -> tuple[list[dict], dict]:
     return rows, report
 
 
-def write_table(records: list[dict], path: Path, report: dict[str, object]) -> Path:
+def write_table(records: list[dict], path: Path, report: dict[str, Any]) -> Path:
     """Write the records as Parquet (zstd), atomically, with the report in its metadata.
 
     Args:
