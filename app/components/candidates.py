@@ -16,6 +16,7 @@ from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import pretty
 from app.services.colouring import readable, with_unit
 from app.services.decoding import Candidate
+from cdvae_core.crystal import Crystal
 from cdvae_core.data.registry import dataset_spec
 from cdvae_core.errors import CdvaeError
 
@@ -104,7 +105,11 @@ def gallery(candidates: Sequence[Candidate], key: str, columns: int = 3) -> None
 
 def downloads(candidates: Sequence[Candidate], key: str) -> None:
     """All crystals as CIF, POSCAR or extxyz, as they came and symmetrised."""
-    crystals = [(one.name, one.crystal) for one in candidates if one.crystal is not None]
+    crystal_downloads([(c.name, c.crystal) for c in candidates if c.crystal is not None], key)
+
+
+def crystal_downloads(crystals: Sequence[tuple[str, Crystal]], key: str) -> None:
+    """The same for crystals with names."""
     if not crystals:
         return
     kinds = (

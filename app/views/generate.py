@@ -11,6 +11,7 @@ from app.components.candidates import candidate_table, downloads, gallery, keep_
 from app.components.job_box import begin, job_box, job_of
 from app.components.page import page_header
 from app.components.pickers import checkpoint_picker
+from app.components.relaxed import relaxation
 from app.components.sampler import sampler_controls
 from app.components.sifted import sifted, tally_row
 from app.components.wishes import wishes
@@ -53,3 +54,4 @@ else:
         if not job.running:
             keep_controls(shown, info, PAGE, settings)
             downloads(shown, "generated")
+            relaxation(shown)

@@ -9,7 +9,7 @@ oxides beside perovskites, the hull lacks, too, and energies above it come out t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -75,8 +75,11 @@ def _calculator(name: str) -> Calculator:
     return SevenNetCalculator(name, device="cpu")
 
 
-def relax(crystal: Crystal, potential: str) -> Relaxed:
+def relax(crystal: Crystal, potential: str, each_step: Callable[[], None] | None = None) -> Relaxed:
     """Cell and atoms, to 0.1 eV/Å.
+
+    Args:
+        each_step: called before each step; what it raises ends the relaxation.
 
     Raises:
         StructureError: it does not converge within 200 steps, or its volume runs away.
@@ -87,8 +90,9 @@ def relax(crystal: Crystal, potential: str) -> Relaxed:
     atoms.calc = _calculator(potential)
     try:
         run_bfgs(
-            atoms, FrechetCellFilter(atoms), fmax=FMAX, steps=STEPS, stiffness=70.0, maxstep=0.1
-        )
+            atoms, FrechetCellFilter(atoms), fmax=FMAX, steps=STEPS, stiffness=70.0, maxstep=0.1,
+            each_step=each_step,
+        )  # fmt: skip
         energy = float(atoms.get_potential_energy()) / len(atoms)
     except (Rejected, ValueError, RuntimeError, ArithmeticError) as error:
         raise StructureError(f"not relaxed: {' '.join(str(error).split())[:200]}") from error

@@ -10,7 +10,7 @@ from conftest import World
 from streamlit.testing.v1 import AppTest
 from test_pages import opened, settled, text, views
 
-from app.services import library
+from app.services import library, relaxing
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +116,8 @@ def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(worl
     click(at, "Generate")
     assert len(tables(at)[0]) == 3
     assert {m.label for m in at.metric} == {"Crystals", "Valid", "Unique", "Novel, of the unique"}
+    relax = at.button(key="relax")
+    assert relax.disabled != relaxing.installed() and "CHGNet" in relax.help
     at.multiselect(key="keep-generate").set_value([0, 2])
     settled(at.run())
     click(at, "Save")

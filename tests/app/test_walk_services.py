@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import World
 
-from app.services import export, film, generate, library, optimise, reports, uploads
+from app.services import export, film, generate, library, optimise, relaxing, reports, uploads
 from app.services.decoding import Candidate
 from app.services.judging import Judge, Verdict
 from cdvae_core import CDVAE
@@ -36,6 +36,18 @@ def candidate(name: str, crystal: Crystal | None, guess: float = 0.0, **verdict)
     said = {"structure_valid": True, "composition_valid": True, "prop": None, "novel": True}
     known = None if crystal is None else Verdict(**(said | verdict))
     return Candidate(name, np.zeros(16), crystal, "" if crystal else "no volume", guess, known)
+
+
+@pytest.mark.skipif(not relaxing.installed(), reason="CHGNet is not installed")
+def test_a_stretched_perovskite_relaxes() -> None:
+    job = relaxing.start([("wide", perovskite(4.05)), ("tight", perovskite(3.8))])
+    while job.running:
+        job.wait(1)
+        job.items()
+    wide, tight = job.items()
+    assert wide.after is not None and tight.after is not None
+    assert wide.after.lengths[0] == pytest.approx(tight.after.lengths[0], abs=0.02)  # one minimum
+    assert 3.85 < wide.after.lengths[0] < 4.0 and wide.groups == ("Pm-3m (221)",) * 2
 
 
 def test_an_uploaded_cif_is_encoded_as_the_same_crystal_of_the_data(world: World) -> None:

@@ -6,6 +6,7 @@ entering a dataset is a `Rejected` whose text is the reason counted in the build
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,7 +77,14 @@ def scan_volume(atoms: Atoms, *, tolerance: float, max_evaluations: int) -> floa
 
 
 def run_bfgs(
-    atoms: Atoms, target: Filter, *, fmax: float, steps: int, stiffness: float, maxstep: float
+    atoms: Atoms,
+    target: Filter,
+    *,
+    fmax: float,
+    steps: int,
+    stiffness: float,
+    maxstep: float,
+    each_step: Callable[[], None] | None = None,
 ) -> None:
     """BFGS on a cell filter of `atoms` until the largest generalised force is below `fmax` eV/Å.
 
@@ -87,6 +95,7 @@ def run_bfgs(
         steps: at most.
         stiffness: curvature in eV/Å2 that the Hessian starts with.
         maxstep: longest move of an atom in one step, Å.
+        each_step: called before each step; what it raises ends the relaxation.
 
     Raises:
         Rejected: not converged within `steps`, or a volume that ran away.
@@ -99,6 +108,8 @@ def run_bfgs(
         logfile=None, alpha=stiffness, maxstep=maxstep,
     )  # fmt: skip
     for converged in optimizer.irun(fmax=fmax, steps=steps):
+        if each_step is not None:
+            each_step()
         if not MIN_GROWTH < atoms.get_volume() / before < MAX_GROWTH:
             raise Rejected("the volume ran away during the relaxation")
         if converged:
