@@ -5,6 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.goal import restore_goal
+from app.components.sources import restore_source
+from app.services.checkpoints import checkpoint_folders, describe
 from app.services.library import Entry
 from cdvae_core.crystal import SYMBOLS
 
@@ -13,7 +15,9 @@ PAGES = {
     "interpolate": "views/interpolate.py",
     "optimise": "views/optimise.py",
 }
-_SAME = ("schedule", "seed", "count", "guidance", "way", "target")  # keys of widgets
+_SAME = (  # keys of widgets
+    "schedule", "seed", "count", "guidance", "target", "way", "between", "walk", "length",
+)  # fmt: skip
 
 
 def reopen(entry: Entry) -> None:
@@ -30,4 +34,11 @@ def reopen(entry: Entry) -> None:
     }
     if "direction" in settings:
         restore_goal(settings)
+    if "where" in settings:
+        folders = checkpoint_folders()
+        name = state["checkpoint"]
+        dataset = describe(folders[name]).dataset if name in folders else None
+        for index, where in enumerate(settings["where"]):
+            restore_source(dataset, f"{entry.page}-{index}", index, where)
+        state["ends"] = max(2, len(settings["where"]))
     state["reopened"] = True

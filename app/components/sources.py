@@ -76,11 +76,30 @@ def _data(info: CheckpointInfo, key: str, index: int) -> Source | None:
     start = split.ids.index(here) if index == 0 and here in split.ids else index % len(split)
     place = right.selectbox(
         "Crystal", range(len(split)), index=start, format_func=titles.__getitem__,
-        key=f"{key}-{name}-{here if index == 0 else index}", persist_state="session",
+        key=_crystal_key(key, name, index), persist_state="session",
         help="Type a formula or an id. The first is the one selected on the map.",
     )  # fmt: skip
     z = cache.latent(info, info.dataset, name, place)
     return Source(titles[place], z, split.crystal(place), {"split": name, "id": split.ids[place]})
+
+
+def _crystal_key(key: str, split: str, index: int) -> str:
+    """Of the widget; the first source follows what is selected on the map."""
+    return f"{key}-{split}-{selected_id() if index == 0 else index}"
+
+
+def restore_source(dataset: str | None, key: str, index: int, where: dict[str, Any]) -> None:
+    """Set the widgets to a source by its words; a file has to be brought again."""
+    state = st.session_state
+    if "id" in where and dataset is not None:
+        state[f"{key}-kind"], state[f"{key}-split"] = DATA, where["split"]
+        split = cache.split(dataset, where["split"])
+        if where["id"] in split.ids:
+            state[_crystal_key(key, where["split"], index)] = split.ids.index(where["id"])
+    elif "prior" in where:
+        state[f"{key}-kind"], state[f"{key}-draw"] = PRIOR, where["seed"]
+    else:
+        state[f"{key}-kind"] = FILE if "file" in where else LIBRARY
 
 
 def file_source(info: CheckpointInfo, key: str) -> Source | None:

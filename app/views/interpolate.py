@@ -63,8 +63,13 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         )
         settings = {
             "checkpoint": info.name, "way": kind, "ends": [s.label for s in ends],
-            "schedule": schedule, "seed": seed, "points": way.numpy(),
+            "where": [s.where for s in ends], "schedule": schedule, "seed": seed,
+            "points": way.numpy(),
         }  # fmt: skip
+        if kind == RANDOM:
+            settings |= {"walk": int(steps), "length": float(length)}
+        else:
+            settings |= {"between": int(between)}
         begin(PAGE, started, settings)
 
 job, settings = job_of(PAGE)

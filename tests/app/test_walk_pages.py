@@ -10,7 +10,7 @@ from conftest import World
 from streamlit.testing.v1 import AppTest
 from test_pages import opened, settled, text, views
 
-from app.services import library, relaxing
+from app.services import interpolate, library, relaxing
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +156,22 @@ def test_an_optimised_entry_opens_its_page_with_its_settings(world: World, guide
     if not guided:  # the tiny checkpoint has no flow, so guided draws are not offered
         assert at.number_input(key="steps").value == 123
         assert at.number_input(key="pull").value == 0.5
+
+
+def test_a_way_in_the_library_opens_with_its_ends(world: World) -> None:
+    split = world.split("test")
+    settings = {
+        "way": interpolate.RANDOM, "ends": ["here"],
+        "where": [{"split": "test", "id": split.ids[1]}], "walk": 3, "length": 1.5, "schedule": "fast", "seed": 4,
+    }  # fmt: skip
+    library.save(split.crystal(0), title="x", page="interpolate",
+                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
+    at = opened("views/library.py")
+    reopen_first(at)
+    settled(at.run())
+    assert at.number_input(key="walk").value == 3 and at.number_input(key="length").value == 1.5
+    crystal = next(box for box in at.selectbox if box.label == "Crystal")
+    assert crystal.value == 1
 
 
 def reopen_first(at: AppTest) -> None:
