@@ -162,7 +162,8 @@ def test_a_way_in_the_library_opens_with_its_ends(world: World) -> None:
     split = world.split("test")
     settings = {
         "way": interpolate.RANDOM, "ends": ["here"],
-        "where": [{"split": "test", "id": split.ids[1]}], "walk": 3, "length": 1.5, "schedule": "fast", "seed": 4,
+        "where": [{"split": "test", "id": split.ids[1]}],
+        "walk": 3, "length": 1.5, "schedule": "fast", "seed": 4,
     }  # fmt: skip
     library.save(split.crystal(0), title="x", page="interpolate",
                  provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
