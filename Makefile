@@ -29,6 +29,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/sessions.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/shards.py
+	$(BIN)/python benchmarks/baselines.py
 	$(BIN)/python benchmarks/samplers.py
 
 # The site, into site/; a warning is an error.

@@ -36,7 +36,7 @@ class FTCPConfig(BaselineConfig):
         reciprocal_points: how many (hkl) are described.
         channels: of the three convolutions.
         dense_hidden: between the convolutions and the latent.
-        kl_weight, prop_weight: of the loss.
+        kl_weight, prop_weight: of the loss, against errors that are summed over a batch of 256.
     """
 
     max_elements: int = 3

@@ -21,11 +21,15 @@ from cdvae_core.evaluation import published
 from cdvae_core.evaluation.glossary import MEANINGS, shown
 
 PAPER = ("perov_5", "carbon_24", "mp_20")  # datasets that the paper reports
-SHOWN = (
-    "match_rate", "match_rate_ungated", "rms_dist", "struct_valid", "comp_valid", "cov_recall",
-    "cov_precision", "wdist_density", "wdist_prop", "wdist_num_elems", "unique", "SR5", "SR10",
-    "SR15",
-)  # fmt: skip
+SHOWN = {
+    "reconstruction": ("match_rate", "match_rate_ungated", "rms_dist"),
+    "generation": (
+        "struct_valid", "comp_valid", "cov_recall", "cov_precision", "wdist_density", "wdist_prop",
+        "wdist_num_elems", "unique", "novel",
+    ),
+    "optimisation": ("SR5", "SR10", "SR15"),
+    "stability": (),
+}  # fmt: skip
 
 
 def model_line(info: CheckpointInfo) -> None:
@@ -65,10 +69,11 @@ def metric_panel(info: CheckpointInfo) -> None:
     for one in own:
         paper = published.rows(one.report.task, one.report.meta["cutoffs"])
         beside = paper.get("CDVAE (paper)", {}) if one.report.meta["network"] in PAPER else {}
-        for name in SHOWN:
+        for name in SHOWN[one.report.task]:
             if name in one.report.metrics:
                 rows.append(
                     {
+                        "Task": one.report.task.capitalize(),
                         "Figure": MEANINGS[name].title,
                         "Here": shown(name, one.report.metrics[name]),
                         "Noise floor": shown(name, one.report.noise_floor.get(name)),

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.components.colours import MARK, colours
 from app.components.curves import PALETTE
 from app.components.selection import select, select_group, select_place
 from app.services.chemistry import pretty
@@ -18,12 +19,6 @@ from app.services.latent_map import LatentMap
 
 HEIGHT = 600
 NOWHERE, HIDDEN = -1, -2
-INK, QUIET, EDGE, MARK = "#16242a", "#a9b6b8", "#d3dcdb", "#c8460b"
-SCALE = ["#2b1d63", "#2f4b8f", "#20738b", "#2a9a77", "#86b83f", "#e2b31a"]  # even in lightness
-AXIS = {  # of a map: a frame, since its coordinates mean nothing
-    "showgrid": False, "zeroline": False, "showticklabels": False, "ticks": "",
-    "showline": True, "mirror": True, "linecolor": EDGE, "title": None,
-}  # fmt: skip
 _FONT = "Source Sans, sans-serif"
 _CONFIG = {
     "scrollZoom": True,
@@ -31,6 +26,14 @@ _CONFIG = {
     "displayModeBar": True,
     "modeBarButtonsToRemove": ["select2d", "zoom2d", "autoScale2d", "toImage"],
 }
+
+
+def frame() -> dict[str, Any]:
+    """An axis of a map: a frame without numbers, since its coordinates mean nothing."""
+    return {
+        "showgrid": False, "zeroline": False, "showticklabels": False, "ticks": "",
+        "showline": True, "mirror": True, "linecolor": colours().edge, "title": None,
+    }  # fmt: skip
 
 
 def map_chart(
@@ -149,7 +152,7 @@ def _add_values(figure: go.Figure, of: LatentMap, colouring: Colouring, caught: 
     known = np.isfinite(values)
     unknown = np.isnan(values)
     if unknown.any():
-        _add(figure, of, np.flatnonzero(unknown), caught, "unknown", {"color": QUIET})
+        _add(figure, of, np.flatnonzero(unknown), caught, "unknown", {"color": colours().quiet})
     if not known.any():
         return
     low, high = np.quantile(values[known], (0.01, 0.99))
@@ -160,7 +163,7 @@ def _add_values(figure: go.Figure, of: LatentMap, colouring: Colouring, caught: 
     }  # fmt: skip
     marker = {
         "color": values[known], "cmin": float(low), "cmax": float(max(high, low + 1e-6)),
-        "colorscale": SCALE, "colorbar": bar,
+        "colorscale": list(colours().scale), "colorbar": bar,
     }  # fmt: skip
     _add(figure, of, np.flatnonzero(known), caught, colouring.title, marker, values[known])
 
@@ -170,7 +173,7 @@ def _add_classes(
 ) -> None:
     others = np.flatnonzero(colouring.classes == -1)
     if len(others):
-        _add(figure, of, others, caught, "others", {"color": QUIET, "opacity": 0.55})
+        _add(figure, of, others, caught, "others", {"color": colours().quiet, "opacity": 0.55})
     for place, name in enumerate(colouring.names):
         members = np.flatnonzero(colouring.classes == place)
         if len(members):
@@ -192,7 +195,7 @@ def _add(
         else (f"%{{text}}<br>{name}<extra></extra>")
     )
     places = of.places[members].astype(np.float32)
-    edge = {"width": 0.6 if len(of) <= 5000 else 0, "color": "#ffffff"}
+    edge = {"width": 0.6 if len(of) <= 5000 else 0, "color": colours().paper}
     if places.shape[1] == 3:
         figure.add_scatter3d(
             x=places[:, 0], y=places[:, 1], z=places[:, 2], name=name, mode="markers",
@@ -205,7 +208,7 @@ def _add(
         text=[pretty(of.formulas[i]) for i in members], hovertemplate=shown, mode="markers",
         marker={"size": _size(len(of)), "opacity": 0.9, "line": edge} | marker,
         selectedpoints=np.flatnonzero(caught[members]) if caught.any() else None,
-        unselected={"marker": {"opacity": 0.25, "color": QUIET}},
+        unselected={"marker": {"opacity": 0.25, "color": colours().quiet}},
         selected={"marker": {"opacity": 1}}, showlegend=values is None,
     )  # fmt: skip
 
@@ -219,14 +222,16 @@ def _layout(of: LatentMap) -> dict[str, Any]:
         "orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom",
         "itemsizing": "constant", "font": {"size": 14}, "title": {"text": ""},
     }  # fmt: skip
-    font = {"family": _FONT, "size": 14, "color": INK}
-    hover = {"bgcolor": "#ffffff", "bordercolor": EDGE, "font": font}
+    theme = colours()
+    font = {"family": _FONT, "size": 14, "color": theme.ink}
+    hover = {"bgcolor": theme.paper, "bordercolor": theme.edge, "font": font}
     return {
-        "height": HEIGHT, "margin": {"l": 2, "r": 2, "t": 44, "b": 2}, "xaxis": AXIS, "yaxis": AXIS,
-        "plot_bgcolor": "#ffffff", "paper_bgcolor": "rgba(0,0,0,0)", "legend": legend,
+        "height": HEIGHT, "margin": {"l": 2, "r": 2, "t": 44, "b": 2}, "legend": legend,
+        "xaxis": frame(), "yaxis": frame(),
+        "plot_bgcolor": theme.paper, "paper_bgcolor": "rgba(0,0,0,0)",
         "font": font, "hoverlabel": hover, "dragmode": "pan",
         "clickmode": "event+select", "uirevision": f"{len(of)}:{float(of.places[0, 0]):.5f}",
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": INK},
-        "scene": {name: {"showticklabels": False, "title": "", "backgroundcolor": "#ffffff",
-                         "gridcolor": EDGE} for name in ("xaxis", "yaxis", "zaxis")},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.quiet, "activecolor": theme.ink},
+        "scene": {name: {"showticklabels": False, "title": "", "backgroundcolor": theme.paper,
+                         "gridcolor": theme.edge} for name in ("xaxis", "yaxis", "zaxis")},
     }  # fmt: skip

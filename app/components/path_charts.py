@@ -10,8 +10,9 @@ import streamlit as st
 
 from app import cache
 from app.components.candidates import candidate_card, prop_title, verdict_words
+from app.components.colours import MARK, colours
 from app.components.curves import Curve, line_chart
-from app.components.map_chart import AXIS, MARK, QUIET
+from app.components.map_chart import frame
 from app.services import interpolate
 from app.services.checkpoints import CheckpointInfo
 from app.services.decoding import Candidate
@@ -81,8 +82,10 @@ def path_on_map(info: CheckpointInfo, ways: Sequence[np.ndarray], key: str) -> N
     from cdvae_core.latent import carry_over
 
     figure = go.Figure()
-    figure.add_scattergl(x=of.places[:, 0], y=of.places[:, 1], mode="markers", name="test crystals",
-                         marker={"size": 4, "color": QUIET}, hoverinfo="skip")  # fmt: skip
+    figure.add_scattergl(
+        x=of.places[:, 0], y=of.places[:, 1], mode="markers", name="test crystals",
+        marker={"size": 4, "color": colours().quiet}, hoverinfo="skip",
+    )  # fmt: skip
     for number, way in enumerate(ways):
         on_map = carry_over(way, of.latents, of.places)
         figure.add_scatter(
@@ -91,7 +94,7 @@ def path_on_map(info: CheckpointInfo, ways: Sequence[np.ndarray], key: str) -> N
             line={"color": MARK, "width": 2}, marker={"size": 7, "color": MARK},
         )  # fmt: skip
     figure.update_layout(
-        height=380, margin={"l": 2, "r": 2, "t": 30, "b": 2}, xaxis=AXIS, yaxis=AXIS,
+        height=380, margin={"l": 2, "r": 2, "t": 30, "b": 2}, xaxis=frame(), yaxis=frame(),
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )  # fmt: skip
     st.plotly_chart(figure, key=f"{key}-map", config={"displayModeBar": False},

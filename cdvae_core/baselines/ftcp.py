@@ -31,6 +31,7 @@ from cdvae_core.optimise import Goal, ascend
 from cdvae_core.scalers import CONSTANT_STD, Scalers
 
 _AT_ONCE = 256
+_BATCH = 256  # of the published code, which sums errors over it and averages the divergence
 
 
 class FTCP(Baseline):
@@ -57,7 +58,7 @@ class FTCP(Baseline):
             nn.Conv1d(c, 2 * c, 3, 2, 1), nn.BatchNorm1d(2 * c), nn.LeakyReLU(0.2),
             nn.Conv1d(2 * c, 4 * c, 3, 1, 1), nn.BatchNorm1d(4 * c), nn.LeakyReLU(0.2),
             nn.Flatten(),
-            nn.Linear(4 * c * length, config.dense_hidden), nn.Sigmoid(),
+            nn.Linear(4 * c * length, config.dense_hidden), nn.ReLU(),
         )  # fmt: skip
         self.mu = nn.Linear(config.dense_hidden, config.latent_dim)
         self.log_var = nn.Linear(config.dense_hidden, config.latent_dim)
@@ -119,7 +120,7 @@ class FTCP(Baseline):
     def losses(
         self, batch: Batch, generator: torch.Generator, progress: float
     ) -> dict[str, Tensor]:
-        """Squared errors summed over the matrix, KL averaged over the latent, squared error."""
+        """Squared errors of matrix and property, and the divergence averaged over the latent."""
         wanted = self._scaled(CrystalBatch(*(batch[f.name] for f in fields(CrystalBatch))))
         mu, log_var = self.encode(wanted)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
@@ -127,7 +128,7 @@ class FTCP(Baseline):
         kl = -(1 + log_var - mu.square() - log_var.exp()).mean(1).mean() / 2
         losses = {
             "matrix": (out.mT - wanted).square().sum((1, 2)).mean(),
-            "kl": self.config.kl_weight * kl,
+            "kl": self.config.kl_weight / _BATCH * kl,
         }
         if self.fc_property is not None:
             prop = (batch["prop"] - self.prop_low) / self.prop_span

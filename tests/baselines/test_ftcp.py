@@ -33,7 +33,7 @@ from cdvae_core.optimise import Goal
 WIDE = FTCPConfig(max_atoms=20, max_elements=20)
 SMALL = FTCPConfig(
     max_atoms=5, max_elements=3, reciprocal_points=6, channels=16, dense_hidden=128, latent_dim=16,
-    kl_weight=0.02, prop="energy",
+    prop="energy",
 )  # fmt: skip
 PROPERTIES = element_properties()
 
