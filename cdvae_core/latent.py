@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 from threading import Lock
 
@@ -124,6 +125,8 @@ def project(
 def _umap(
     latents: np.ndarray, components: int, neighbours: int, min_dist: float, seed: int
 ) -> np.ndarray:
+    # with a seed UMAP uses one thread; numba's others would spin and take time from all else
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     from umap import UMAP
 
     with _umap_lock:

@@ -1,9 +1,9 @@
 """A prior that knows where the latents are: flow matching, with conditions.
 
 The encoder does not fill N(0, 1): what is drawn from there lies between the latents, and decodes to
-too many elements and too few different crystals (Section 4.2 of the paper names it and proposes a
-flow). Here a small network learns the velocity of a straight flow from noise x to standardised
-latents y (Lipman et al. 2023):
+other numbers of elements and too few different crystals (Section 4.2 of the paper names it and
+proposes a flow). Here a small network learns the velocity of a straight flow from noise x to
+standardised latents y (Lipman et al. 2023):
 
     point (1 - t) x + t y,   velocity y - x,   t in [0, 1]
 
