@@ -6,6 +6,7 @@ Frozen and validated, as `cdvae_core.config`. Defaults are the sizes of the syst
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cdvae_core.config import check_positive
 from cdvae_core.errors import ConfigError
@@ -20,11 +21,14 @@ class BaselineConfig:
         prop: the property that it learns, where it learns one.
     """
 
+    learns_property: ClassVar[bool] = False
     max_atoms: int = 20
     prop: str | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "model.", "kl_weight", "prop_weight", "perceptual_weight", "padding")
+        if self.prop is not None and not self.learns_property:
+            raise ConfigError("model.prop: this system learns no property; leave it out")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class FTCPConfig(BaselineConfig):
         kl_weight, prop_weight: of the loss, against errors that are summed over a batch of 256.
     """
 
+    learns_property: ClassVar[bool] = True
     max_elements: int = 3
     reciprocal_points: int = 59
     latent_dim: int = 256
@@ -61,6 +66,7 @@ class DFCVAEConfig(BaselineConfig):
         perceptual_weight, kl_weight: of the loss.
     """
 
+    learns_property: ClassVar[bool] = True
     max_atoms: int = 5
     voxels: int = 32
     padding: float = 0.25
@@ -68,7 +74,7 @@ class DFCVAEConfig(BaselineConfig):
     width: int = 16
     unet_width: int = 32
     conditions: int = 10
-    unet_share: float = 0.3
+    unet_share: float = 0.2
     perceptual_weight: float = 0.5
     kl_weight: float = 3e-4
 

@@ -100,7 +100,7 @@ def train(
         devices=[int(place)] if place.isdigit() else count,
         strategy=strategy,
     )
-    typer.echo(f"The averaged model is in {model}")
+    typer.echo(f"The model is in {model}")
 
 
 @app.command()
@@ -301,9 +301,10 @@ def optimise(
         from cdvae_core.data.cache import open_split
 
         system = _baseline(
-            here, checkpoint, device, "checkpoint", "out", "minimize", "maximize", "target", "n",
-            "dataset", "split", "kept", "seed", "device",
+            here, checkpoint, device, "checkpoint", "out", "minimize", "maximize", "target", "prop",
+            "n", "dataset", "split", "kept", "seed", "device",
         )  # fmt: skip
+        _check_property(prop, system, checkpoint)
         dataset = _dataset_of(system, dataset)
         source = open_split(dataset, split)
         chosen = _enough_of(source, n, torch.Generator().manual_seed(seed))
@@ -312,8 +313,7 @@ def optimise(
         _keep(made, n * kept, out)
         return
     model, plan = _load(checkpoint, schedule, device, compiled)
-    if prop not in (None, model.config.prop):
-        raise ConfigError(f"{checkpoint} was trained with '{model.config.prop}', not '{prop}'")
+    _check_property(prop, model, checkpoint)
     goal = Goal(maximize - minimize, target or 0.0, prior_weight)
     about: dict[str, object] = {
         "task": "optimise", "mode": mode, "goal": str(goal), "property": model.config.prop,
@@ -382,6 +382,14 @@ def _starts(
     ids = [source.ids[i] for i in chosen]
     whence: dict[str, object] = {"start": "mu", "dataset": dataset, "split": split, "ids": ids}
     return encode_split(model, source, chosen), whence
+
+
+def _check_property(prop: str | None, model: CDVAE | Baseline, checkpoint: Path) -> None:
+    """That the property a person names is the one that the checkpoint has learnt."""
+    known = model.config.prop
+    if prop not in (None, known):
+        has = f"with '{known}'" if known else "without a property"
+        raise ConfigError(f"{checkpoint} was trained {has}, not with '{prop}'")
 
 
 def _dataset_of(model: CDVAE | Baseline, given: str | None) -> str:

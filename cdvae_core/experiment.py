@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,9 @@ def _baseline(values: dict[str, Any]) -> BaselineExperiment:
     if not isinstance(model, dict):
         raise ConfigError(f"'model' is {model!r}, but must be a section of keys")
     config = from_dict(config_of(values["system"]), model, "model.")
+    known = {"model", *(f.name for f in fields(_System))}
+    if unknown := sorted(values.keys() - known):
+        raise ConfigError(f"unknown key '{unknown[0]}'; known here: {', '.join(sorted(known))}")
     rest = from_dict(_System, values)
     return BaselineExperiment(rest.system, rest.dataset, config, rest.recipe)
 

@@ -26,7 +26,14 @@ from cdvae_core.model import CDVAE
 from cdvae_core.noise import coordinate_sigmas, perturb_coordinates
 from cdvae_core.optimiser import MuonAdamW
 from cdvae_core.scalers import Scalers
-from cdvae_core.trainer import VALIDATION_SEED, TrainingRun, check_new_or_resumed, fit
+from cdvae_core.trainer import (
+    VALIDATION_SEED,
+    TrainingRun,
+    check_fits,
+    check_new_or_resumed,
+    fit,
+    provenance,
+)
 
 _SCALE_CRYSTALS = 64
 
@@ -45,7 +52,7 @@ class Training(TrainingRun):
     def __init__(
         self, model: CDVAE, experiment: Experiment, train: CachedSplit, val: CachedSplit
     ) -> None:
-        super().__init__(model, experiment.recipe, len(train))
+        super().__init__(model, experiment.recipe, train)
         self.experiment = experiment
         self.splits = {"train": train, "val": val}
 
@@ -101,17 +108,7 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
         ConfigError: the model cannot hold the dataset's crystals, or `init` has another shape.
     """
     config, seed = experiment.model, experiment.recipe.seed
-    largest = int(train.num_atoms.max())
-    if largest > config.max_atoms:
-        raise ConfigError(
-            f"model.max_atoms is {config.max_atoms}, but '{experiment.dataset}' has crystals of "
-            f"{largest} atoms; set model.max_atoms={largest}"
-        )
-    if config.prop is not None and config.prop not in train.properties:
-        known_names = ", ".join(train.properties) or "none"
-        raise ConfigError(
-            f"model.prop is '{config.prop}', but '{experiment.dataset}' has {known_names}"
-        )
+    check_fits(config, train)
     known = train.properties[config.prop] if config.prop else np.full(len(train), np.nan)
     arrays = (train.arrays["lattice"], train.num_atoms, known)
     scalers = Scalers.fit(*(torch.tensor(values) for values in arrays))
@@ -182,13 +179,6 @@ def train(
     module.initialised_from = str(init) if init else None
     if recipe.compile:
         compile_decoder(model)
-    provenance = {
-        "dataset": experiment.dataset,
-        "data_fingerprint": train_split.fingerprint,
-        "data_notes": list(train_split.info.notes),
-        "train_crystals": len(train_split),
-        "seed": recipe.seed,
-        "recipe": asdict(recipe),
-        "loss_weights": asdict(experiment.losses),
-    }
-    return fit(module, run, provenance, max_time=max_time, resume=resume, **trainer_options)
+    known = provenance(experiment.dataset, train_split, recipe)
+    known["loss_weights"] = asdict(experiment.losses)
+    return fit(module, run, known, max_time=max_time, resume=resume, **trainer_options)

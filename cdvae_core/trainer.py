@@ -15,6 +15,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,7 +28,9 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
-from cdvae_core.config import to_dict
+from cdvae_core.baseline_configs import BaselineConfig
+from cdvae_core.config import ModelConfig, to_dict
+from cdvae_core.data.cache import CachedSplit
 from cdvae_core.data.loader import ShardedOrder
 from cdvae_core.errors import ConfigError, TrainingError
 from cdvae_core.experiment import BasicRecipe
@@ -47,14 +50,15 @@ class TrainingRun(L.LightningModule):
     Args:
         model: to be trained; has `config`, `provenance` and `save`.
         recipe: how.
-        crystals: of the training split.
+        train: the training split.
     """
 
     model: Any  # a subclass says which
 
-    def __init__(self, model: nn.Module, recipe: BasicRecipe, crystals: int) -> None:
+    def __init__(self, model: nn.Module, recipe: BasicRecipe, train: CachedSplit) -> None:
         super().__init__()
-        self.model, self.recipe, self.crystals = model, recipe, crystals
+        self.model, self.recipe = model, recipe
+        self.crystals, self.data = len(train), train.fingerprint
         self.skipped = 0
         self.initialised_from: str | None = None  # the checkpoint that the weights came from
         self.seconds = 0.0  # spent in earlier parts of a resumed run
@@ -156,6 +160,8 @@ class TrainingRun(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["cdvae"] = {
+            "system": type(self.model).__name__,
+            "data": self.data,
             "model": to_dict(self.model.config),
             "skipped": self.skipped,
             "seconds": self.spent(),
@@ -249,7 +255,7 @@ class StateKeeper(Callback):
         ending = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         due = ending or now - self.saved > _SECONDS_BETWEEN_STATES
         if stop or trainer.strategy.reduce_boolean_decision(due, all=False):
-            trainer.save_checkpoint(self.run / STATE)
+            trainer.save_checkpoint(self.run / STATE, weights_only=False)  # the optimiser's, too
             self.saved = time.monotonic()
         trainer.should_stop = trainer.should_stop or stop
 
@@ -257,6 +263,35 @@ class StateKeeper(Callback):
         self, trainer: L.Trainer, module: TrainingRun
     ) -> None:
         self.keeper.save(trainer, module)
+
+
+def check_fits(config: ModelConfig | BaselineConfig, train: CachedSplit) -> None:
+    """Whether a model can hold and learn the crystals of a dataset.
+
+    Raises:
+        ConfigError: a crystal has too many atoms, or the property is none of the dataset's.
+    """
+    dataset, largest = train.info.dataset, int(train.num_atoms.max())
+    if largest > config.max_atoms:
+        raise ConfigError(
+            f"model.max_atoms is {config.max_atoms}, but '{dataset}' has crystals of {largest} "
+            f"atoms; set model.max_atoms={largest}"
+        )
+    if config.prop is not None and config.prop not in train.properties:
+        known = ", ".join(train.properties) or "no property"
+        raise ConfigError(f"model.prop is '{config.prop}', but '{dataset}' has {known}")
+
+
+def provenance(dataset: str, train: CachedSplit, recipe: BasicRecipe) -> dict[str, Any]:
+    """What a model says of its training, before there has been any."""
+    return {
+        "dataset": dataset,
+        "data_fingerprint": train.fingerprint,
+        "data_notes": list(train.info.notes),
+        "train_crystals": len(train),
+        "seed": recipe.seed,
+        "recipe": asdict(recipe),
+    }
 
 
 def check_new_or_resumed(run: Path, resume: bool) -> None:
@@ -334,13 +369,20 @@ def _check_state(state: Path, module: TrainingRun) -> None:
     """A state that can be gone on from.
 
     Raises:
-        ConfigError: it is damaged, of another version, or of another model.
+        ConfigError: it is damaged, of another version, of another model, or of other data.
     """
     try:
         found = torch.load(state, map_location="cpu", weights_only=True)
         known, optimiser = found["cdvae"], found["optimizer_states"][0]
-    except (RuntimeError, OSError, EOFError, KeyError, IndexError, UnpicklingError) as error:
+    except (
+        RuntimeError, OSError, EOFError, LookupError, TypeError, UnpicklingError,
+    ) as error:  # fmt: skip
         raise ConfigError(f"{state} is damaged or no state of a training: {error}") from error
+    system = type(module.model).__name__
+    if known.get("system", system) != system:  # earlier versions did not say
+        raise ConfigError(f"{state} is of a {known['system']}, and this experiment's of a {system}")
+    if known.get("data", module.data) != module.data:
+        raise ConfigError(f"{state} was made with other data: begin anew with --init")
     if optimiser.keys() != module.make_optimiser().state_dict().keys() or "model" not in known:
         raise ConfigError(f"{state} was written by another version: start anew with --init")
     if known["model"] != to_dict(module.model.config):

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from ase import Atoms
 from ase.io import read as read_frames
 from ase.io import write as write_frames
 from pyarrow import parquet
@@ -26,11 +29,12 @@ from matplotlib import pyplot as plt
 
 from cdvae_core import CDVAE
 from cdvae_core.baselines import checkpoint as baselines
-from cdvae_core.baselines.protocol import Baseline, Optimises, Reconstructs
+from cdvae_core.baselines.protocol import Baseline, Learns, Optimises, Reconstructs
 from cdvae_core.checkpoint import is_baseline, read_config
 from cdvae_core.data.cache import open_split
 from cdvae_core.data.registry import dataset_spec
 from cdvae_core.evaluation.commands import LIKE
+from cdvae_core.files import write_atomically
 from cdvae_core.latent import ship
 from cdvae_core.metrics.coverage import CUTOFFS
 
@@ -139,10 +143,18 @@ def ship_reports(scratch: Path, out: Path) -> None:
         pictures = scratch / source / "crystals.extxyz"
         frames = read_frames(pictures, ":8") if pictures.exists() else []
         if name == "reconstruction":
-            original = read_frames(scratch / source / "reference.extxyz", ":4")
-            frames = [frame for pair in zip(original, frames[:4], strict=True) for frame in pair]
+            frames = pairs(scratch / source, frames)[:8]
         if frames:  # a system may make nothing that is a crystal
             write_frames(folder / f"{name}.extxyz", frames, format="extxyz")
+
+
+def pairs(reconstructed: Path, frames: Sequence[Atoms]) -> list[Atoms]:
+    """Each reconstruction after its original; some originals may have none."""
+    made = {frame.info["name"]: frame for frame in frames}
+    original = read_frames(reconstructed / "reference.extxyz", ":")
+    entries = json.loads((reconstructed / "manifest.json").read_text())["crystals"]
+    both = zip(original, (made.get(entry["name"]) for entry in entries), strict=True)
+    return [frame for one, other in both if other is not None for frame in (one, other)]
 
 
 def cutoffs(dataset: str) -> str:
@@ -247,7 +259,8 @@ def main() -> None:
         system = baselines.load(trained)
         baselines.save(system, out, half=True)
         facts = baseline_facts(out, config)
-        weights = "exponential moving average, half precision"
+        trained_weights = "exponential moving average, half precision"
+        weights = trained_weights if isinstance(system, Learns) else "none"
         lines = baseline_commands(system, out.name, dataset, *counts)
     else:
         for name in ("model.safetensors", "config.json"):
@@ -263,7 +276,7 @@ def main() -> None:
             print(printed[line], flush=True)
         ship_reports(Path(scratch), out)
     text = card(out, config, facts, weights, printed, arguments.remark)
-    (out / "card.md").write_text(text, encoding="utf-8")
+    write_atomically(out / "card.md", text.encode())
 
 
 if __name__ == "__main__":

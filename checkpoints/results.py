@@ -44,9 +44,9 @@ HEAD = """# Results
 
 Written by `python checkpoints/results.py` from the reports that ship in `checkpoints/*/reports`;
 each checkpoint's `card.md` has the commands that made them. CDVAE and the systems that the paper
-compares it with are scored by one evaluator. All of these are small variants after short trainings
-on a processor, so the paper's rows, from full trainings, say how far there is to go and not which
-system is better; the rows of one table can be compared with each other.
+compares it with are scored by one evaluator. Those that learn are small variants after short
+trainings on a processor, so the paper's rows, from full trainings, say how far there is to go and
+not which system is better. Rows of one table with the same count can be compared with each other.
 
 The *noise floor* is the training split in the model's place, at the same counts. Figures of
 different counts do not compare: coverage grows with the number of crystals. The paper's rows are

@@ -26,17 +26,21 @@ _WHY = (
 _ABSENT = 'Relaxation needs CHGNet: pip install "cdvae[stability]"'
 
 
-def relaxation(candidates: Sequence[Candidate]) -> None:
-    """A button that relaxes the crystals shown, and what came of it."""
-    crystals = [(one.name, one.crystal) for one in candidates if one.crystal is not None][:_MOST]
-    there = relaxing.installed()
+def relaxation(candidates: Sequence[Candidate], made_by: Job) -> None:
+    """A button that relaxes the crystals shown, and what came of it.
+
+    Args:
+        made_by: the job that made them; what became of another's crystals is not shown.
+    """
+    crystals = [(one.name, one.crystal) for one in candidates if one.crystal is not None]
+    there, first = relaxing.installed(), "the first " if len(crystals) > _MOST else ""
     pressed = st.button(
-        f"Relax {len(crystals)}", icon=":material/compress:", key="relax",
+        f"Relax {first}{min(len(crystals), _MOST)}", icon=":material/compress:", key="relax",
         disabled=not (there and crystals), help=_WHY if there else _ABSENT,
     )  # fmt: skip
     if pressed:
-        begin(_PAGE, relaxing.start(crystals), {})
-    if job_of(_PAGE)[0] is not None:
+        begin(_PAGE, relaxing.start(crystals[:_MOST]), made_by)
+    if job_of(_PAGE)[1] is made_by:
         job_box(_PAGE, "Relaxing", _show)
 
 

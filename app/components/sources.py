@@ -91,8 +91,11 @@ def _crystal_key(key: str, split: str, index: int) -> str:
 def restore_source(dataset: str | None, key: str, index: int, where: dict[str, Any]) -> None:
     """Set the widgets to a source by its words; a file has to be brought again."""
     state = st.session_state
-    if "id" in where and dataset is not None:
-        state[f"{key}-kind"], state[f"{key}-split"] = DATA, where["split"]
+    if "id" in where:
+        state[f"{key}-kind"] = DATA
+        if dataset is None or not find_split(dataset, where["split"]):
+            return  # the picker says that the data are not built
+        state[f"{key}-split"] = where["split"]
         split = cache.split(dataset, where["split"])
         if where["id"] in split.ids:
             state[_crystal_key(key, where["split"], index)] = split.ids.index(where["id"])

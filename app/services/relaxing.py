@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from threading import Lock
 
 from app.services.facts import space_group
 from app.services.jobs import Job
@@ -16,6 +17,7 @@ from cdvae_core.crystal import Crystal
 from cdvae_core.errors import StructureError
 
 POTENTIAL = "chgnet"
+_ALONE = Lock()  # the calculator keeps the crystal it is at, and all sessions share it
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +40,8 @@ class Relaxation:
     groups: tuple[str, str] = ("–", "–")
 
 
-class _StoppedError(StructureError):
-    """Someone asked to stop in the middle of a relaxation."""
+class _StoppedError(Exception):
+    """Someone asked to stop in the middle of a relaxation; no error of a crystal, which is data."""
 
 
 def installed() -> bool:
@@ -73,9 +75,8 @@ def _relaxed(job: Job, name: str, crystal: Crystal) -> Relaxation:
             raise _StoppedError("stopped")
 
     try:
-        found = relax(crystal, POTENTIAL, look)
-    except _StoppedError:
-        raise
+        with _ALONE:
+            found = relax(crystal, POTENTIAL, look)
     except StructureError as error:
         return Relaxation(name, crystal, None, str(error))
     groups = (space_group(crystal), space_group(found.crystal))

@@ -54,4 +54,4 @@ else:
         if not job.running:
             keep_controls(shown, info, PAGE, settings)
             downloads(shown, "generated")
-            relaxation(shown)
+            relaxation(shown, job)

@@ -200,7 +200,7 @@ class AtomByAtom(Baseline):
         # an element that the training data lack, as a validation split may have, is no choice
         matches = following[:, None] == self.choices
         known = matches.any(1)
-        type_loss = -log_types[matches].mean()
+        type_loss = -log_types[matches].sum() / known.sum().clamp(min=1)
 
         places = ~states.stops & known
         to_next = distance[of, states.following]
@@ -209,9 +209,9 @@ class AtomByAtom(Baseline):
         log_distances = self.network.log_distances(features[places], following[places])
         there = there[places]
         kl = functional.kl_div(
-            log_distances[there], self.smeared(wanted[places][there]), reduction="batchmean"
+            log_distances[there], self.smeared(wanted[places][there]), reduction="sum"
         )
-        return {"type": type_loss, "distance": kl}
+        return {"type": type_loss, "distance": kl / there.sum().clamp(min=1)}
 
     def smeared(self, distance: Float[Tensor, " nodes"]) -> Float[Tensor, "nodes bins"]:
         """Distances in Å as Gaussians over the bins, one bin wide."""

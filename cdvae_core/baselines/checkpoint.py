@@ -66,6 +66,8 @@ def load(path: str | Path, device: str = "cpu") -> Baseline:
     """
     folder = Path(path)
     config = checkpoint.read_config(folder)
+    if not checkpoint.is_baseline(config):
+        raise CheckpointError(f"{folder} holds no {' or '.join(SYSTEMS)}, but a CDVAE")
     try:
         cls = class_of(config["system"])
         model = cls(from_dict(config_of(config["system"]), config["model"]))

@@ -1,7 +1,8 @@
 """FTCP (Ren et al. 2022): a 1D convolutional VAE on the FTCP representation.
 
-Reconstruction is nearly perfect, and nearly nothing that it generates is a crystal: a matrix
-between two matrices of crystals need not be one. That is the paper's finding, and the lesson.
+The paper finds that it reconstructs nearly perfectly, and that nearly nothing that it generates is
+a crystal: a matrix between two matrices of crystals need not be one. What it gives back are
+crystals like those it has learnt; after few of them it gets the elements of unknown ones wrong.
 """
 
 from __future__ import annotations
@@ -207,4 +208,4 @@ class _Examples(Dataset):
     def __getitems__(self, places: list[int]) -> Batch:
         batch = self.split.batch(places, self.prop)
         crystals = {f.name: getattr(batch.crystals, f.name) for f in fields(CrystalBatch)}
-        return {**crystals, "prop": batch.prop}
+        return {"prop": batch.prop, **crystals}  # first what has one row for each crystal

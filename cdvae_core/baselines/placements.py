@@ -185,5 +185,5 @@ def nearest_images(
     """`lattice.minimum_image` of as many displacements in each crystal, in Å."""
     shape = frac_displacement.shape
     flat = frac_displacement.reshape(-1, 3)
-    of = torch.arange(shape[0]).repeat_interleave(len(flat) // shape[0])
+    of = torch.arange(shape[0], device=flat.device).repeat_interleave(len(flat) // shape[0])
     return minimum_image(flat, cell, of).view(shape)

@@ -158,6 +158,6 @@ def _scaled(numbers: np.ndarray, coords: np.ndarray, lattice: np.ndarray) -> Mad
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             volume = DLSVolumePredictor().predict(to_structure(crystal))
+        return Crystal(numbers, coords, lattice * (volume / crystal.volume) ** (1 / 3))
     except Exception as error:  # unknown elements, no neighbours: pymatgen raises what it meets
         return StructureError(f"no volume can be predicted for {crystal.formula}: {error}")
-    return Crystal(numbers, coords, lattice * (volume / crystal.volume) ** (1 / 3))

@@ -6,7 +6,6 @@ all makes them comparable at equal time.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cdvae_core.baselines.checkpoint import class_of, load
+from cdvae_core.allocator import keep_freed_memory
+from cdvae_core.baselines.checkpoint import class_of, load, system_of
 from cdvae_core.baselines.protocol import Baseline, Batch, Learns
 from cdvae_core.data.cache import CachedSplit, open_split
 from cdvae_core.errors import ConfigError
 from cdvae_core.experiment import BaselineExperiment, BasicRecipe
-from cdvae_core.trainer import VALIDATION_SEED, TrainingRun, check_new_or_resumed, fit
+from cdvae_core.trainer import (
+    VALIDATION_SEED,
+    TrainingRun,
+    check_fits,
+    check_new_or_resumed,
+    fit,
+    provenance,
+)
 
 
 class BaselineTraining(TrainingRun):
@@ -35,7 +42,7 @@ class BaselineTraining(TrainingRun):
     def __init__(
         self, model: Baseline, recipe: BasicRecipe, train: CachedSplit, val: CachedSplit
     ) -> None:
-        super().__init__(model, recipe, len(train))
+        super().__init__(model, recipe, train)
         assert isinstance(model, Learns)
         self.examples = {"train": model.examples(train), "val": model.examples(val)}
 
@@ -91,40 +98,36 @@ def train(
     """
     recipe = experiment.recipe
     check_new_or_resumed(run, resume)
+    keep_freed_memory()
     train_split, val_split = (open_split(experiment.dataset, name) for name in ("train", "val"))
     model = _begin(experiment, train_split, init)
-    provenance = {
-        "dataset": experiment.dataset,
-        "data_fingerprint": train_split.fingerprint,
-        "data_notes": list(train_split.info.notes),
-        "train_crystals": len(train_split),
-        "seed": recipe.seed,
-        "recipe": asdict(recipe),
-    }
+    known = provenance(experiment.dataset, train_split, recipe)
     if not isinstance(model, Learns):
-        model.provenance = provenance
+        model.provenance = known
         model.save(run / "model")
         return run / "model"
     module = BaselineTraining(model, recipe, train_split, val_split)
     module.initialised_from = str(init) if init else None
-    return fit(module, run, provenance, max_time=max_time, resume=resume, **trainer_options)
+    return fit(module, run, known, max_time=max_time, resume=resume, **trainer_options)
 
 
 def _begin(experiment: BaselineExperiment, split: CachedSplit, init: Path | None) -> Baseline:
-    if init is not None:
-        model = load(init)
-        if model.config != experiment.model:
-            raise ConfigError(f"{init} was made with another model section than this experiment's")
-        return model.train()
-    config, largest = experiment.model, int(split.num_atoms.max())
-    if largest > config.max_atoms:
-        raise ConfigError(
-            f"model.max_atoms is {config.max_atoms}, but '{experiment.dataset}' has crystals of "
-            f"{largest} atoms; set model.max_atoms={largest}"
-        )
-    if config.prop is not None and config.prop not in split.properties:
-        known = ", ".join(split.properties) or "none"
-        raise ConfigError(f"model.prop is '{config.prop}', but '{experiment.dataset}' has {known}")
+    """A new model for the training split, its weights drawn or taken from `init`.
+
+    Raises:
+        ConfigError: the model cannot hold the crystals, or `init` is of another model.
+    """
+    check_fits(experiment.model, split)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.recipe.seed)
-        return class_of(experiment.system).build(config, split)
+        model = class_of(experiment.system).build(experiment.model, split)
+    if init is not None:
+        earlier = load(init)
+        if type(earlier) is not type(model):
+            raise ConfigError(f"{init} holds a {system_of(earlier)}, not a {experiment.system}")
+        if earlier.config != experiment.model:
+            raise ConfigError(f"{init} was made with another model section than this experiment's")
+        of_data = dict(model.named_buffers(recurse=False))  # the new split's stay
+        state = earlier.state_dict()
+        model.load_state_dict({k: v for k, v in state.items() if k not in of_data}, strict=False)
+    return model

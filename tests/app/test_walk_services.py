@@ -7,8 +7,10 @@ import json
 import random
 import re
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from cdvae_core import CDVAE
 from cdvae_core.crystal import Crystal
 from cdvae_core.encode import encode_split
 from cdvae_core.errors import OutputError, StructureError
+from cdvae_core.metrics import stability
 from cdvae_core.metrics.predictor import Predictor
+from cdvae_core.metrics.stability import Relaxed
 from cdvae_core.structures import to_cif
 
 SITES = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
@@ -48,6 +52,25 @@ def test_a_stretched_perovskite_relaxes() -> None:
     assert wide.after is not None and tight.after is not None
     assert wide.after.lengths[0] == pytest.approx(tight.after.lengths[0], abs=0.02)  # one minimum
     assert 3.85 < wide.after.lengths[0] < 4.0 and wide.groups == ("Pm-3m (221)",) * 2
+
+
+def test_a_relaxation_that_is_stopped_leaves_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def relax(crystal: Crystal, potential: str, each_step: Callable[[], None]) -> Relaxed:
+        job_running.wait(5)
+        try:
+            each_step()
+        except (ValueError, RuntimeError) as error:  # as a relaxation that went wrong
+            raise StructureError("not relaxed") from error
+        job.stop()
+        return Relaxed(crystal, -1.0, 0.1)
+
+    monkeypatch.setattr(stability, "check_potential", lambda name: None)
+    monkeypatch.setattr(stability, "relax", relax)
+    job_running = Event()
+    job = relaxing.start([(name, perovskite(4.0)) for name in "abc"])
+    job_running.set()
+    assert job.wait(20) and job.status == "stopped"
+    assert [one.name for one in job.items()] == ["a"]
 
 
 def test_an_uploaded_cif_is_encoded_as_the_same_crystal_of_the_data(world: World) -> None:

@@ -28,7 +28,7 @@ from cdvae_core.crystal import MAX_ATOMIC_NUMBER, Crystal
 from cdvae_core.data.cache import open_split
 from cdvae_core.errors import ConfigError, StructureError
 from cdvae_core.metrics.reconstruction import match
-from cdvae_core.optimise import Goal
+from cdvae_core.optimise import Goal, ascend
 
 WIDE = FTCPConfig(max_atoms=20, max_elements=20)
 SMALL = FTCPConfig(
@@ -152,3 +152,5 @@ def test_ascent_raises_what_it_predicts(fitted: FTCP) -> None:
     split = made_split(perovskites(8))
     made = list(fitted.optimise(split, range(3), Goal(1), 2, torch.Generator()))
     assert [len(step) for step in made] == [3, 3]
+    way = list(ascend(fitted, fitted._latents(split, range(3)), Goal(1), steps=200, kept=1))
+    assert (way[-1].predicted > way[0].predicted).all()

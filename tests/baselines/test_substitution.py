@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pymatgen.core.structure_prediction.volume_predictor import DLSVolumePredictor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from examples import PEROVSKITE, crystal, made_split
@@ -16,7 +17,7 @@ from cdvae_core.baseline_configs import SubstitutionConfig
 from cdvae_core.baselines import checkpoint
 from cdvae_core.baselines.substitution import Substitution
 from cdvae_core.crystal import Crystal
-from cdvae_core.errors import ConfigError
+from cdvae_core.errors import ConfigError, StructureError
 
 CONFIG = SubstitutionConfig(max_atoms=20)
 OXIDES = [
@@ -59,6 +60,15 @@ def test_the_same_seed_makes_the_same_after_saving(model: Substitution, tmp_path
     assert [str(getattr(c, "formula", c)) for c in one] == [
         str(getattr(c, "formula", c)) for c in other
     ]
+
+
+@pytest.mark.parametrize("volume", [0.0, float("nan")])
+def test_a_volume_that_is_none_is_an_error_in_its_place(
+    model: Substitution, monkeypatch: pytest.MonkeyPatch, volume: float
+) -> None:
+    monkeypatch.setattr(DLSVolumePredictor, "predict", lambda self, structure: volume)
+    made = list(model.sample(3, torch.Generator().manual_seed(0)))
+    assert len(made) == 3 and all(isinstance(one, StructureError) for one in made)
 
 
 def test_carbon_has_no_ions() -> None:

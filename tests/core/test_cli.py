@@ -144,10 +144,11 @@ def test_a_baseline_goes_the_same_way(project: Path) -> None:
     assert "of 3 decodings" in said
     cdvae(
         project, "optimise", model, "--maximize", "-n", "2", "--kept", "2", "--split", "train",
-        "--out", "ftcp-better", *on_cpu,
+        "--property", "energy_per_atom", "--out", "ftcp-better", *on_cpu,
     )  # fmt: skip
     better = json.loads((project / "ftcp-better" / "manifest.json").read_text())
     assert better["starts"] == 2 and len(better["crystals"]) == 4
+    cdvae(project, "optimise", model, "--maximize", "--property", "band_gap", "--out", "no", code=2)
     cdvae(project, "sample", model, "--wanted", "O", "--out", "no", code=2)
     assert not (project / "no").exists()
     cdvae(project, "prior", model, code=2)

@@ -41,6 +41,11 @@ def test_an_unknown_system_is_named(tmp_path: Path) -> None:
         read(str(file))
 
 
+def test_a_section_that_a_system_lacks_is_named_with_those_it_has() -> None:
+    with pytest.raises(ConfigError, match="'losses'; known here: dataset, model, recipe, system"):
+        read("ftcp_perov_like", ["losses.kl=1"])
+
+
 @pytest.mark.parametrize("name", CDVAES)
 def test_experiments_in_the_package(name: str) -> None:
     experiment = read(name)
