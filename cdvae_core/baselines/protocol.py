@@ -35,9 +35,12 @@ class Baseline(nn.Module, ABC):
         config: what the shapes depend on.
         provenance: what is known of its training.
         varying: names of buffers whose shape depends on the training data.
+        stages: parts of the training, 0 to 1, at which another part of the system is trained; the
+            learning rate then begins anew.
     """
 
     varying: ClassVar[tuple[str, ...]] = ()
+    stages: tuple[float, ...] = ()
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()

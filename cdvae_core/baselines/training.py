@@ -6,7 +6,9 @@ all makes them comparable at equal time.
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,15 @@ class BaselineTraining(TrainingRun):
         total = torch.stack(list(values.values())).sum()
         self.log_losses(part, values, total, len(next(iter(batch.values()))))
         return total
+
+    def _rate(self, step: int, total: int) -> float:
+        """Each stage of a system has a warm-up and a cosine of its own."""
+        epochs = self.recipe.epochs
+        turns = [round(total * math.ceil(part * epochs) / epochs) for part in self.model.stages]
+        for first, last in pairwise([0, *turns, total]):
+            if step < last:
+                return super()._rate(step - first, last - first)
+        return super()._rate(total, total)
 
     def make_optimiser(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(self.model.parameters(), self.recipe.learning_rate)

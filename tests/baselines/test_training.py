@@ -133,3 +133,18 @@ def test_what_does_not_learn_is_kept_as_it_was_built(tmp_path: Path) -> None:
     assert model.provenance["train_crystals"] == 96 and "steps" not in model.provenance
     with pytest.raises(ConfigError, match="nothing to resume"):
         train(experiment("substitution"), tmp_path, resume=True)
+
+
+def test_the_learning_rate_begins_anew_with_each_stage() -> None:
+    split = made_split(perovskites(4))
+    model = class_of("ftcp").build(experiment("ftcp").model, split)
+    recipe = replace(experiment("ftcp").recipe, epochs=10, warmup_steps=2)
+    run = training.BaselineTraining(model, recipe, split, split)
+    model.stages = (0.3,)
+    rates = [run._rate(step, 100) for step in range(101)]
+    assert rates[29] < 0.05 < rates[30] < rates[31] == 1.0  # 30 of 100 steps, and a warm-up
+    assert rates[99] < 0.05 and rates[2] == pytest.approx(1.0)
+    model.stages = ()
+    assert [run._rate(step, 100) for step in (30, 60)] == pytest.approx(
+        [super(training.BaselineTraining, run)._rate(step, 100) for step in (30, 60)]
+    )
