@@ -117,7 +117,7 @@ def baseline_commands(
         ]
     lines += [
         f"cdvae sample {model} -n {samples} --seed 0 --out generated",
-        f"cdvae evaluate generation generated {scored}",
+        f"cdvae evaluate generation generated {scored} --timeout 10",  # FTCP makes knots of atoms
     ]
     if isinstance(system, Optimises) and system.config.prop is not None:
         lines += [
