@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -10,12 +11,17 @@ import pytest
 from conftest import World
 from streamlit.testing.v1 import AppTest
 
+from app.services import reports
+from cdvae_core.checkpoint import is_baseline, read_config
+
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
 MAP = "views/latent_map.py"
 
 
-def shipped() -> list[Path]:
-    return sorted(file.parent for file in Path(MAIN).parents[1].glob("checkpoints/*/config.json"))
+SHIPPED = sorted(
+    file.parent for file in Path(MAIN).parents[1].glob("checkpoints/*/config.json")
+)  # fmt: skip
+WALKED = [folder for folder in SHIPPED if not is_baseline(read_config(folder))]
 
 
 def opened(page: str | None = None, **parameters: str) -> AppTest:
@@ -227,14 +233,23 @@ def test_a_missing_dataset_is_one_sentence(
     assert len(at.error) == 1 and "cdvae data build" in at.error[0].value
 
 
-@pytest.mark.parametrize("folder", shipped() or [None], ids=lambda p: p.name if p else "none")
+@pytest.mark.parametrize("folder", WALKED, ids=lambda p: p.name)
 def test_shipped_checkpoints_open_with_their_cards(
-    folder: Path | None, world: World, monkeypatch: pytest.MonkeyPatch
+    folder: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if folder is None:
-        pytest.skip("no checkpoint ships yet")
     monkeypatch.setenv("CDVAE_CHECKPOINTS", str(folder))
     at = opened()
     assert at.selectbox(key="checkpoint").value == folder.name
     assert "no card.md" not in text(at)
+    assert not at.exception
+
+
+@pytest.mark.parametrize("folder", [f for f in SHIPPED if f not in WALKED], ids=lambda p: p.name)
+def test_a_baseline_is_compared_and_not_walked_in(
+    folder: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDVAE_CHECKPOINTS", os.pathsep.join([str(folder), str(world.tiny)]))
+    assert folder.name in {one.title for one in reports.found()[0]}
+    at = opened(checkpoint=folder.name)  # a link to it opens the first that has latents
+    assert at.selectbox(key="checkpoint").value == world.tiny.name
     assert not at.exception
