@@ -27,18 +27,30 @@ from cdvae_core.data.registry import DATASETS, OFFICIAL_URL
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "cdvae_core"
 SHIM = "https://unpkg.com/iframe-worker/shim"
+
+# How README names them, and where they are on the site.
+_MOVED = {"docs/": "", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
+def _found(pattern: str) -> list[Path]:
+    return sorted(ROOT.glob(pattern))
+
+
 ELSEWHERE = {
     "index.md": "README.md",
     "benchmarks.md": "benchmarks/README.md",
-    "results/growth.svg": "benchmarks/results/growth.svg",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "data/perov_like.md": "cdvae_core/data/embedded/perov_like.md",
     "data/mp_like.md": "cdvae_core/data/embedded/mp_like.md",
     **{
-        f"models/{name}/{file}": f"checkpoints/{name}/{file}"
-        for name in ("perov_5", "perov_like", "mp_like")
-        for file in ("card.md", "loss.png")
+        f"results/{f.name}": f"benchmarks/results/{f.name}"
+        for f in _found("benchmarks/results/*.svg")
+    },
+    **{
+        f"models/{file.parent.name}/{file.name}": str(file.relative_to(ROOT))
+        for pattern in ("checkpoints/*/card.md", "checkpoints/*/loss.png")
+        for file in _found(pattern)
     },
 }
 
@@ -60,7 +72,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """`<!-- dataset: NAME -->` and the like become what the package says."""
     made = {"dataset": dataset, "experiment": configuration, "experiment file": configuration_file}
     wanted = re.compile(rf"<!-- ({'|'.join(made)}): (\w+) -->")
-    return wanted.sub(lambda m: made[m[1]](m[2]), markdown.replace("](docs/", "]("))
+    for place, page in _MOVED.items():
+        markdown = markdown.replace(f"]({place}", f"]({page}")
+    return wanted.sub(lambda m: made[m[1]](m[2]), markdown)
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
