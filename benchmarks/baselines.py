@@ -4,7 +4,7 @@
     python benchmarks/baselines.py --size published
 
 Training is a step of the recipe's batch, forward, backward and optimiser; sampling is what `cdvae
-sample` does on an untrained network, whose crystals are as many as those of a trained one. Writes
+sample` does on an untrained network; its G-SchNet does not know when to stop and is slower. Writes
 `results/baselines-SIZE.json`.
 """
 
