@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the app is a folder of the repository and not installed
 
 from app.components import curves  # noqa: E402
+from app.components.colours import LIGHT  # noqa: E402
 from app.components.crystal_viewer import Series, film_data  # noqa: E402
 from app.services.scene import Scene, element_style, scene  # noqa: E402
 from cdvae_core.crystal import Crystal  # noqa: E402
@@ -45,8 +46,7 @@ from cdvae_core.crystal import Crystal  # noqa: E402
 PALETTE, MARKS = curves.PALETTE, curves.MARKS
 CHECKPOINTS = ROOT / "checkpoints"
 RESULTS = ROOT / "benchmarks" / "results"
-INK, EDGE, QUIET = "#16242a", "#d3dcdb", "#a9b6b8"
-SCALE = ["#2b1d63", "#2f4b8f", "#20738b", "#2a9a77", "#86b83f", "#e2b31a"]  # even in lightness
+INK, EDGE, QUIET, SCALE = LIGHT.ink, LIGHT.edge, LIGHT.quiet, list(LIGHT.scale)
 
 _STATIC, _COMPONENTS = ROOT / "app" / "static", ROOT / "app" / "components"
 _STILLS = 5  # frames of a film in its static picture

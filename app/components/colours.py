@@ -27,11 +27,11 @@ class Colours:
     scale: tuple[str, ...]
 
 
-_LIGHT = Colours(
+LIGHT = Colours(
     "#16242a", "#ffffff", "#a9b6b8", "#d3dcdb",
     ("#2b1d63", "#2f4b8f", "#20738b", "#2a9a77", "#86b83f", "#e2b31a"),
 )  # fmt: skip
-_DARK = Colours(
+DARK = Colours(
     "#e6eeee", "#0f191d", "#5d6f75", "#2e3f45",
     ("#6a5bc8", "#4b7fca", "#2f9fb5", "#3bba8f", "#9fd052", "#f5d34a"),
 )  # fmt: skip
@@ -39,4 +39,4 @@ _DARK = Colours(
 
 def colours() -> Colours:
     """Of the theme that the person sees."""
-    return _DARK if st.context.theme.type == "dark" else _LIGHT
+    return DARK if st.context.theme.type == "dark" else LIGHT

@@ -98,10 +98,10 @@ class FTCP(Baseline):
             )
         model = cls(config)
         model.properties = element_properties()
-        parts = [part.amin((0, 2)) for part in model._matrices(train)]
-        model.low = torch.stack(parts).amin(0)[:, None]
-        parts = [part.amax((0, 2)) for part in model._matrices(train)]
-        span = torch.stack(parts).amax(0)[:, None] - model.low
+        ends = [(m.amin((0, 2)), m.amax((0, 2))) for m in model._matrices(train)]
+        least, greatest = (torch.stack(side) for side in zip(*ends, strict=True))
+        model.low = least.amin(0)[:, None]
+        span = greatest.amax(0)[:, None] - model.low
         model.span = torch.where(span > 0, span, 1.0)
         if config.prop is not None:
             known = torch.tensor(train.properties[config.prop]).float()

@@ -93,7 +93,9 @@ class Substitution(Baseline):
     def _one(self, first: Tensor, generator: torch.Generator) -> Made:
         """One crystal: prototypes and ions are drawn until a neutral crystal is met."""
         for _ in range(self.config.tries):
-            chosen = _draw(len(self.num_atoms), generator)
+            chosen = int(
+                torch.randint(len(self.num_atoms), (), generator=generator, device=first.device)
+            )
             atoms = slice(int(first[chosen]), int(first[chosen] + self.num_atoms[chosen]))
             old, of_atom = self.ions[atoms].unique(return_inverse=True)
             new = torch.multinomial(self.chance[:, old].mT, 1, generator=generator).squeeze(1)
@@ -103,10 +105,6 @@ class Substitution(Baseline):
                 coords = self.frac_coords[atoms].double().cpu().numpy()
                 return _scaled(numbers, coords, self.lattice[chosen].double().cpu().numpy())
         return StructureError(f"no neutral crystal was met in {self.config.tries} draws")
-
-
-def _draw(count: int, generator: torch.Generator) -> int:
-    return int(torch.randint(count, (), generator=generator, device=generator.device))
 
 
 def _table() -> tuple[Tensor, Tensor, Tensor]:
