@@ -71,10 +71,10 @@ def schedules(model: CDVAE, reference: int) -> dict[str, Schedule]:
         "10 x 1 + 3": short(10, 1, 3),
         "25 x 1 + 3": short(25, 1, 3),
         "60 x 1 + 5": short(60, 1, 5),
-        "fast (60 x 2 + 5)": Schedule.named("fast", noise),
+        "60 x 2 + 5": short(60, 2, 5),
         "120 x 2 + 5": short(120, 2, 5),
         "60 x 4 + 5": short(60, 4, 5),
-        "60 x 2 + 5, half the noise": short(60, 2, 5, 0.5),
+        "fast (60 x 2 + 5, half the noise)": Schedule.named("fast", noise),
         "60 x 2 + 5, no noise": short(60, 2, 5, 0.0),
     }
 

@@ -65,7 +65,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="go on with this run")] = False,
     init: Annotated[Path | None, typer.Option(help="checkpoint to take the weights from")] = None,
     device: Device = "auto",
-    devices: Annotated[str, typer.Option(help="how many, for Lightning")] = "1",
+    devices: Annotated[str, typer.Option(help="how many on a machine, for Lightning")] = "1",
+    num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="machines")] = 1,
     strategy: Annotated[str, typer.Option(help="Lightning's, such as ddp")] = "auto",
     print_config: Annotated[bool, typer.Option("--print-config", help="print and exit")] = False,
 ) -> None:
@@ -98,6 +99,7 @@ def train(
         init=init,
         accelerator=accelerator,
         devices=[int(place)] if place.isdigit() else count,
+        num_nodes=num_nodes,
         strategy=strategy,
     )
     typer.echo(f"The model is in {model}")

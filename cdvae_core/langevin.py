@@ -62,8 +62,9 @@ class Schedule:
         """ "paper": 100 steps at each level of the model. "fast": a shortening of the levels.
 
         In small cells more noise than 2 Å changes nothing, so "fast" begins there, takes fewer
-        steps on more closely spaced levels, keeps the counts of the types, and ends with steps
-        without noise.
+        steps of half the noise on more closely spaced levels, keeps the counts of the types, and
+        ends with steps without noise. What each of these does is measured in
+        `benchmarks/README.md`.
 
         Raises:
             ConfigError: no schedule has that name.
@@ -73,7 +74,7 @@ class Schedule:
             return cls(levels, steps_per_level=100, epsilon=1e-4)
         if name == "fast":
             closer = geometric(min(2.0, noise.sigma_first), noise.sigma_last, 60)
-            return cls(tuple(closer.tolist()), 2, noise.sigma_last**2, 5, keep_counts=True)
+            return cls(tuple(closer.tolist()), 2, noise.sigma_last**2, 5, True, temperature=0.5)
         raise ConfigError(f"no schedule is called '{name}'; there are 'paper' and 'fast'")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,32 @@ def test_two_processes_train_as_one(project: Path) -> None:
     assert CDVAE.load(project / "ddp-cut" / "model").provenance["steps"] == 1
     cdvae(project, *arguments[:2], "--run", "ddp-cut", *arguments[4:], "--resume")
     assert same_weights(run / "model", project / "ddp-cut" / "model")
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one(project: Path) -> None:
+    """Two nodes of one process each, which find one another by MASTER_ADDR as on a cluster."""
+    train = ("train", "mine.yaml", "--device", "cpu", "--strategy", "ddp")
+    cdvae(project, *train, "--devices", "2", "--run", "one-machine")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = [
+        subprocess.Popen(
+            [str(COMMAND), *train, "--num-nodes", "2", "--run", "two-machines"],
+            cwd=project,
+            env=os.environ
+            | {
+                "CDVAE_DATA": str(project / "cache"),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "NODE_RANK": str(rank),
+            },
+        )
+        for rank in range(2)
+    ]
+    assert [node.wait(timeout=300) for node in nodes] == [0, 0]
+    assert same_weights(project / "one-machine" / "model", project / "two-machines" / "model")
 
 
 @pytest.mark.slow

@@ -255,6 +255,7 @@ def test_named_schedules() -> None:
     fast = Schedule.named("fast", NoiseConfig())
     assert fast.total < 200 and fast.sigmas[-1] == pytest.approx(0.01)
     assert fast.epsilon == pytest.approx(fast.sigmas[-1] ** 2)
+    assert fast.temperature < 1 == paper.temperature
 
 
 def test_final_of_nothing_is_an_error() -> None:
