@@ -6,9 +6,11 @@ import streamlit as st
 
 from app.components.goal import restore_goal
 from app.components.sources import restore_source
-from app.services.checkpoints import checkpoint_folders, describe
+from app.components.starts import restore_starts
+from app.services.checkpoints import CheckpointInfo, cdvae_folders, describe
 from app.services.library import Entry
 from cdvae_core.crystal import SYMBOLS
+from cdvae_core.errors import CdvaeError
 
 PAGES = {
     "generate": "views/generate.py",
@@ -34,11 +36,20 @@ def reopen(entry: Entry) -> None:
     }
     if "direction" in settings:
         restore_goal(settings)
-    if "where" in settings:
-        folders = checkpoint_folders()
-        name = state["checkpoint"]
-        dataset = describe(folders[name]).dataset if name in folders else None
+    if "labels" in settings:
+        restore_starts(settings)
+    info = _checkpoint(state["checkpoint"])
+    if "where" in settings and info is not None:
         for index, where in enumerate(settings["where"]):
-            restore_source(dataset, f"{entry.page}-{index}", index, where)
+            restore_source(info, f"{entry.page}-{index}", index, where)
         state["ends"] = max(2, len(settings["where"]))
     state["reopened"] = True
+
+
+def _checkpoint(name: str | None) -> CheckpointInfo | None:
+    """None where it is gone or damaged: the page says so."""
+    folders = cdvae_folders()
+    try:
+        return describe(folders[name]) if name in folders else None
+    except CdvaeError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -20,6 +21,7 @@ from cdvae_core.crystal import Crystal
 from cdvae_core.data.cache import find_split
 from cdvae_core.data.registry import SPLITS
 from cdvae_core.errors import CdvaeError
+from cdvae_core.structures import to_cif
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,21 +90,25 @@ def _crystal_key(key: str, split: str, index: int) -> str:
     return f"{key}-{split}-{selected_id() if index == 0 else index}"
 
 
-def restore_source(dataset: str | None, key: str, index: int, where: dict[str, Any]) -> None:
-    """Set the widgets to a source by its words; a file has to be brought again."""
+def restore_source(info: CheckpointInfo, key: str, index: int, where: dict[str, Any]) -> None:
+    """Set the widgets to a source by its words."""
     state = st.session_state
     if "id" in where:
         state[f"{key}-kind"] = DATA
-        if dataset is None or not find_split(dataset, where["split"]):
+        if info.dataset is None or not find_split(info.dataset, where["split"]):
             return  # the picker says that the data are not built
         state[f"{key}-split"] = where["split"]
-        split = cache.split(dataset, where["split"])
+        split = cache.split(info.dataset, where["split"])
         if where["id"] in split.ids:
             state[_crystal_key(key, where["split"], index)] = split.ids.index(where["id"])
     elif "prior" in where:
         state[f"{key}-kind"], state[f"{key}-draw"] = PRIOR, where["seed"]
+    elif "file" in where:
+        state[f"{key}-kind"], state[f"{key}-kept"] = FILE, where
     else:
-        state[f"{key}-kind"] = FILE if "file" in where else LIBRARY
+        state[f"{key}-kind"] = LIBRARY
+        if where["library"] in _fitting(info):  # else it has been deleted since
+            state[f"{key}-entry"] = where["library"]
 
 
 def file_source(info: CheckpointInfo, key: str) -> Source | None:
@@ -116,10 +122,15 @@ def file_source(info: CheckpointInfo, key: str) -> Source | None:
 
 def _file(info: CheckpointInfo, key: str, index: int) -> Source | None:
     file = st.file_uploader("CIF or POSCAR", key=f"{key}-file", max_upload_size=1)
-    if file is None:
+    kept = st.session_state.get(f"{key}-kept")
+    if file is not None:
+        name, content = file.name, file.getvalue()
+    elif kept is not None:
+        name, content = kept["file"], kept["cif"].encode()
+        st.html(f'<p class="note">As it was kept in the library: {escape(name)}.</p>')
+    else:
         st.html('<p class="note">It is read in a process of its own and stays on this machine.</p>')
         return None
-    content = file.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     known = st.session_state.setdefault("uploads", {})
     if digest not in known:
@@ -127,25 +138,30 @@ def _file(info: CheckpointInfo, key: str, index: int) -> Source | None:
             known[digest] = uploads.parse(content)
     crystal, edges = known[digest]
     z = uploads.encode(cache.model(info), crystal, edges)
-    return Source(formula(crystal.atomic_numbers), z, crystal, {"file": file.name})
+    where = {"file": name, "cif": to_cif(crystal)}
+    return Source(formula(crystal.atomic_numbers), z, crystal, where)
 
 
 def _library(info: CheckpointInfo, key: str, index: int) -> Source | None:
     import torch
 
-    fitting = [
-        entry for entry in library.entries()
-        if entry.z is not None and entry.provenance.get("checkpoint") == info.name
-        and entry.provenance.get("stamp") in (None, info.stamp)
-    ]  # fmt: skip
+    fitting = _fitting(info)
     if not fitting:
         st.html('<p class="note">The library holds no latent of this checkpoint yet.</p>')
         return None
-    entry = st.selectbox(
-        "Entry", fitting, key=f"{key}-entry",
-        format_func=lambda e: f"{pretty(e.formula)}, {e.title} (no. {e.number})",
-    )  # fmt: skip
-    return Source(entry.title, torch.tensor(entry.z), entry.crystal, {"library": entry.number})
+    names = {n: f"{pretty(e.formula)}, {e.title} (no. {n})" for n, e in fitting.items()}
+    number = st.selectbox("Entry", names, key=f"{key}-entry", format_func=names.__getitem__)
+    entry = fitting[number]
+    return Source(entry.title, torch.tensor(entry.z), entry.crystal, {"library": number})
+
+
+def _fitting(info: CheckpointInfo) -> dict[int, library.Entry]:
+    """The entries with a latent of these very weights."""
+    return {
+        entry.number: entry for entry in library.entries()
+        if entry.z is not None and entry.provenance.get("checkpoint") == info.name
+        and entry.provenance.get("stamp") in (None, info.stamp)
+    }  # fmt: skip
 
 
 def _prior(info: CheckpointInfo, key: str, index: int) -> Source | None:

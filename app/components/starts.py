@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from app import cache
@@ -38,3 +40,10 @@ def guided_starts() -> Starts:
     count = st.slider("Series of draws", 1, 100, 5, key="count-series", width=320,
                       persist_state="session")  # fmt: skip
     return Starts([f"series {i + 1}" for i in range(count)], None, [None] * count)
+
+
+def restore_starts(settings: dict[str, Any]) -> None:
+    """Set the widgets to how many starts a run had; one that is a crystal is set by its picker."""
+    state = st.session_state
+    state["begin"] = ONE if "where" in settings else MANY
+    state["count-series" if settings["guided"] else "count-starts"] = len(settings["labels"])

@@ -34,11 +34,13 @@ class Starts:
         labels: one for each start.
         z: `[starts, latent]`, None for guided draws, which begin nowhere.
         crystals: what the latents are of, None where that is no crystal.
+        where: in words that find a chosen source again, None where none was chosen.
     """
 
     labels: list[str]
     z: Tensor | None
     crystals: list[Crystal | None]
+    where: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,11 +34,11 @@ starts: optimise.Starts | None
 if way.guided:
     starts = guided_starts()
 elif mode() == ONE:
-    source = source_picker(info, PAGE, "Crystal")
+    source = source_picker(info, f"{PAGE}-0", "Crystal")
     starts = (
         None
         if source is None
-        else optimise.Starts([source.label], source.z[None], [source.crystal])
+        else optimise.Starts([source.label], source.z[None], [source.crystal], [source.where])
     )
 else:
     starts = batch_of_starts(info)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import World
 from streamlit.testing.v1 import AppTest
 from test_pages import opened, settled, text, views
 
 from app.services import interpolate, library, relaxing
+from cdvae_core.structures import to_cif
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +175,40 @@ def test_a_way_in_the_library_opens_with_its_ends(world: World) -> None:
     assert at.number_input(key="walk").value == 3 and at.number_input(key="length").value == 1.5
     crystal = next(box for box in at.selectbox if box.label == "Crystal")
     assert crystal.value == 1
+
+
+def test_a_way_from_a_file_and_an_entry_opens_with_both(world: World) -> None:
+    crystal = world.split("test").crystal(0)
+    number = library.save(crystal, title="kept", page="generate", z=np.zeros(16),
+                          provenance={"checkpoint": "tiny"})  # fmt: skip
+    settings = {
+        "way": interpolate.LINE, "ends": ["file", "kept"],
+        "where": [{"file": "<mine>.cif", "cif": to_cif(crystal)}, {"library": number}],
+        "between": 2, "schedule": "fast", "seed": 4,
+    }  # fmt: skip
+    library.save(crystal, title="x", page="interpolate",
+                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
+    at = opened("views/library.py")
+    reopen_first(at)
+    settled(at.run())
+    assert "As it was kept in the library: &lt;mine&gt;.cif" in text(at)
+    assert next(box for box in at.selectbox if box.label == "Entry").value == number
+    assert not next(button for button in at.button if button.label == "Walk").disabled
+
+
+def test_an_ascent_from_one_crystal_opens_with_it(world: World) -> None:
+    split = world.split("test")
+    settings = {
+        "direction": -1, "target": 0.0, "prior_weight": 0.0, "guided": False, "kept": 4,
+        "steps": 50, "step_size": 0.02, "labels": ["x"],
+        "where": [{"split": "test", "id": split.ids[2]}],
+    }  # fmt: skip
+    library.save(split.crystal(0), title="x", page="optimise",
+                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
+    at = opened("views/library.py")
+    reopen_first(at)
+    settled(at.run())
+    assert next(box for box in at.selectbox if box.label == "Crystal").value == 2
 
 
 def reopen_first(at: AppTest) -> None:
