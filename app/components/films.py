@@ -12,6 +12,7 @@ from app.components.crystal_facts import crystal_title
 from app.components.crystal_viewer import Series, film_data, trajectory_player
 from app.services import export
 from app.services.chemistry import formula
+from app.services.decoding import Candidate
 from app.services.film import film
 from app.services.jobs import Job
 from app.services.reconstruct import Frame, kept
@@ -80,6 +81,16 @@ def _word(ending: Ending | None, run: int) -> str:
     return f"start {run + 1}, " + (
         "no match with the original" if rmse is None else f"matches, RMSE {rmse:.4f}"
     )
+
+
+def endings(job: Job, settings: dict[str, Any]) -> list[Candidate]:
+    """The last crystal of each run, to be kept."""
+    moments: list[Moment] = job.items()
+    frames = moments[-1].frames if moments else []
+    return [
+        Candidate(f"{settings['of']}, start {run}", settings["z"], frame.crystal, "", None, None)
+        for run, frame in enumerate(frames, 1)
+    ]
 
 
 def film_export(job: Job, settings: dict[str, Any]) -> None:

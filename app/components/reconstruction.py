@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from app import cache
+from app.components.candidates import keep_controls
 from app.components.crystal_facts import crystal_title, fact_list
 from app.components.crystal_viewer import crystal_view, trajectory_player
 from app.components.films import captions_of, frame_series
@@ -13,6 +16,7 @@ from app.components.waiting import time_left
 from app.services import export, reconstruct
 from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import formula
+from app.services.decoding import Candidate
 from app.services.jobs import Job
 from app.services.reconstruct import Frame, Reconstruction
 from cdvae_core.data.cache import CachedSplit
@@ -27,13 +31,15 @@ _WATCHED = "reconstruction_watched"  # the job whose end the page has not taken 
 def reconstruction(info: CheckpointInfo, split: CachedSplit, index: int) -> None:
     """The whole section for one crystal; a fragment, so that its buttons redraw no map."""
     what = f"{info.path}:{info.stamp}:{split.fingerprint}:{index}"
-    job, of = st.session_state.get(_JOB, (None, None))
+    job, of, settings = st.session_state.get(_JOB, (None, None, {}))
     if of != what:
         job = None
     _controls(info, split, index, what, job)
     if job is None:
         return
     st.fragment(_live, run_every=TICK if job.running else None)(job, split, index)
+    if isinstance(job.result, Reconstruction):
+        _keep(job.result, info, settings)
 
 
 def _controls(
@@ -54,11 +60,12 @@ def _controls(
 def _start(
     info: CheckpointInfo, split: CachedSplit, index: int, what: str, schedule: str, seed: int
 ) -> None:
-    earlier, _ = st.session_state.get(_JOB, (None, None))
+    earlier, *_ = st.session_state.get(_JOB, (None,))
     if earlier is not None:
         earlier.stop()
     job = reconstruct.start(cache.model(info), split, index, schedule, seed)
-    st.session_state[_JOB] = (job, what)
+    settings = {"crystal": split.ids[index], "schedule": schedule, "seed": seed}
+    st.session_state[_JOB] = (job, what, settings)
     st.session_state[_WATCHED] = job
 
 
@@ -104,6 +111,13 @@ def _outcome(outcome: Reconstruction, frames: list[Frame], name: str) -> None:
         _comparison(outcome)
     with right:
         _downloads(outcome, frames, name)
+
+
+def _keep(outcome: Reconstruction, info: CheckpointInfo, settings: dict[str, Any]) -> None:
+    if outcome.complete and outcome.z is not None:
+        name = f"{settings['crystal']}, rebuilt"
+        made = Candidate(name, outcome.z, outcome.result, "", None, None)
+        keep_controls([made], info, _JOB, settings)
 
 
 def _comparison(outcome: Reconstruction) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.goal import restore_goal
+from app.components.selection import select, select_place
 from app.components.sources import restore_source
 from app.components.starts import restore_starts
 from app.services.checkpoints import CheckpointInfo, cdvae_folders, describe
@@ -14,11 +15,14 @@ from cdvae_core.errors import CdvaeError
 
 PAGES = {
     "generate": "views/generate.py",
+    "map": "views/latent_map.py",
+    "reconstruction": "views/latent_map.py",
+    "trajectory": "views/trajectory.py",
     "interpolate": "views/interpolate.py",
     "optimise": "views/optimise.py",
 }
 _SAME = (  # keys of widgets
-    "schedule", "seed", "count", "guidance", "target", "way", "between", "walk", "length",
+    "schedule", "seed", "count", "guidance", "target", "way", "between", "walk", "length", "starts",
 )  # fmt: skip
 
 
@@ -36,6 +40,11 @@ def reopen(entry: Entry) -> None:
     }
     if "direction" in settings:
         restore_goal(settings)
+    if "crystal" in settings:
+        select(settings["crystal"])
+    if "place" in settings:
+        state["view"] = "2D"
+        select_place(tuple(settings["place"]))
     if "labels" in settings:
         restore_starts(settings)
     info = _checkpoint(state["checkpoint"])

@@ -6,8 +6,10 @@ The trajectory is thinned while it runs: one frame out of every few steps, the l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from app.services.jobs import Job
 from app.services.scene import scene
@@ -55,6 +57,7 @@ class Reconstruction:
         rms: RMS displacement in Å after matching, None where they do not match.
         normalised: the same divided by (V / N)^(1/3), the paper's RMSE.
         complete: false if the run was stopped.
+        z: `[latent]`, the mu that was decoded; None where two crystals were only compared.
     """
 
     original: Crystal
@@ -62,6 +65,7 @@ class Reconstruction:
     rms: float | None
     normalised: float | None
     complete: bool
+    z: np.ndarray | None = None
 
 
 def start(model: CDVAE, split: CachedSplit, index: int, schedule: str, seed: int) -> Job:
@@ -92,7 +96,8 @@ def start(model: CDVAE, split: CachedSplit, index: int, schedule: str, seed: int
                     break
         if last is None:
             raise CdvaeError("the schedule has no steps")
-        return compare(split.crystal(index), last.crystal, last.index == last.total - 1)
+        outcome = compare(split.crystal(index), last.crystal, last.index == last.total - 1)
+        return replace(outcome, z=mu[0].cpu().numpy())
 
     return Job(work)
 

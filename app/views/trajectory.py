@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import cache
-from app.components.films import film_export, films
+from app.components.candidates import keep_controls
+from app.components.films import endings, film_export, films
 from app.components.job_box import begin, job_box, job_of
 from app.components.page import page_header
 from app.components.pickers import checkpoint_picker
@@ -21,7 +22,7 @@ page_header(
     "them, step by step and with ever less noise, to where it believes that they belong.",
 )
 info = checkpoint_picker(width=380)
-source = source_picker(info, PAGE, "Latent of")
+source = source_picker(info, f"{PAGE}-0", "Latent of")
 with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
     seeds = st.slider("Starts side by side", 1, 4, 2, key="starts", width=220,
@@ -32,7 +33,11 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
             cache.model(info), source.z, source.crystal, cache.judge(info).network,
             schedule=schedule, seed=seed, count=seeds,
         )  # fmt: skip
-        begin(PAGE, started, {"of": source.label, "checkpoint": info.name, "schedule": schedule})
+        settings = {
+            "of": source.label, "checkpoint": info.name, "where": [source.where],
+            "schedule": schedule, "seed": seed, "starts": seeds, "z": source.z.numpy(),
+        }  # fmt: skip
+        begin(PAGE, started, settings)
 
 job, settings = job_of(PAGE)
 if job is not None:
@@ -40,5 +45,7 @@ if job is not None:
     job_box(PAGE, "Noise to crystal", lambda job: films(job, settings))
     if not job.running:
         film_export(job, settings)
+        kept = {k: v for k, v in settings.items() if k != "z"}
+        keep_controls(endings(job, settings), info, PAGE, kept)
 else:
     st.html('<p class="hint">Choose a crystal, or a draw from the prior, and run it.</p>')

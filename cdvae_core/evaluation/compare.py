@@ -14,6 +14,7 @@ from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
 from cdvae_core.evaluation.html import FLOOR, INPUT, document, metric_table, svg
 from cdvae_core.evaluation.report import Report
 
+FLOOR_NAME = "noise floor"
 Figures = dict[str, float | None]
 Columns = Sequence[tuple[str, Report]]
 
@@ -31,7 +32,7 @@ def published_for(reports: Sequence[Report]) -> list[tuple[str, Figures]]:
 
 
 def table(columns: Columns, published: Sequence[tuple[str, Figures]]) -> str:
-    """For the terminal: figures by row, models by column; the noise floor of the first last."""
+    """For the terminal: figures by row, models by column; noise floors last."""
     everything = _all(columns, published)
     names = _names(everything)
     width = max(12, *(len(head) + 2 for head, _ in everything))
@@ -61,7 +62,7 @@ def page(columns: Columns, published: Sequence[tuple[str, Figures]]) -> str:
         axis.barh(
             range(len(values)),
             heights,
-            color=[FLOOR if h == "noise floor" else INPUT for h, _ in everything],
+            color=[FLOOR if h.startswith(FLOOR_NAME) else INPUT for h, _ in everything],
         )
         axis.set_yticks(range(len(values)), [head for head, _ in everything], fontsize=7)
         axis.invert_yaxis()
@@ -92,8 +93,18 @@ def _said(columns: Columns, published: Sequence[tuple[str, Figures]]) -> list[st
 
 def _all(columns: Columns, published: Sequence[tuple[str, Figures]]) -> list[tuple[str, Figures]]:
     own: list[tuple[str, Figures]] = [(head, report.metrics) for head, report in columns]
-    floor = columns[0][1].noise_floor
-    return [*own, *published, *([("noise floor", floor)] if floor else [])]
+    return [*own, *published, *_floors(columns)]
+
+
+def _floors(columns: Columns) -> list[tuple[str, Figures]]:
+    """A noise floor for each number of crystals: it falls as the number grows."""
+    found: dict[str, tuple[str, Figures]] = {}
+    for head, report in columns:
+        if report.noise_floor:
+            found.setdefault(counted(report.floor_counts), (head, report.noise_floor))
+    if len(found) == 1:
+        return [(FLOOR_NAME, figures) for _, figures in found.values()]
+    return [(f"{FLOOR_NAME}, {head}", figures) for head, figures in found.values()]
 
 
 def _names(everything: Sequence[tuple[str, Figures]]) -> list[str]:

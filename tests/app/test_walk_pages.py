@@ -40,6 +40,15 @@ def test_trajectories_from_one_latent_side_by_side(world: World) -> None:
     ends = [film["frames"][-1]["x"] for film in films]
     assert ends[0] != ends[1] != ends[2]
     assert {series["name"] for series in films[0]["series"]} >= {"Noise level σ", "Score norm"}
+    at.multiselect(key="keep-trajectory").set_value([2])
+    settled(at.run())
+    click(at, "Save")
+    [kept] = library.entries()
+    assert kept.title.endswith("start 3") and kept.provenance["settings"]["starts"] == 3
+    again = opened("views/library.py")
+    reopen_first(again)
+    settled(again.run())
+    assert again.slider(key="starts").value == 3
     labels = [b.proto.label for b in at.get("download_button")]
     assert labels == [f"Film {i}, {kind}" for i in (1, 2, 3) for kind in ("HTML", "extxyz")]
 
@@ -194,6 +203,24 @@ def test_a_way_from_a_file_and_an_entry_opens_with_both(world: World) -> None:
     assert "As it was kept in the library: &lt;mine&gt;.cif" in text(at)
     assert next(box for box in at.selectbox if box.label == "Entry").value == number
     assert not next(button for button in at.button if button.label == "Walk").disabled
+
+
+def test_what_was_made_on_the_map_opens_there(world: World) -> None:
+    split = world.split("test")
+    for page, settings in (
+        ("map", {"place": [1.0, 2.0], "schedule": "fast", "seed": 6}),
+        ("reconstruction", {"crystal": split.ids[1], "schedule": "fast", "seed": 7}),
+    ):
+        library.save(split.crystal(0), title="x", page=page,
+                     provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
+        at = opened("views/library.py")
+        reopen_first(at)
+        settled(at.run())
+        assert at.number_input(key="seed").value == settings["seed"]
+        if page == "map":
+            assert "Decode here" in [button.label for button in at.button]
+        else:
+            assert split.ids[1] in text(at)
 
 
 def test_an_ascent_from_one_crystal_opens_with_it(world: World) -> None:

@@ -1,0 +1,25 @@
+"""Reports side by side: which noise floors stand beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdvae_core.evaluation import compare
+from cdvae_core.evaluation.report import Report
+
+
+def report(crystals: int, floor: float) -> Report:
+    counts = {"crystals": crystals, "reference": 100}
+    meta = {"reference": "perov_like:test", "cutoffs": "perov_5"}
+    return Report("generation", "made", {"cov_recall": 0.1}, {"cov_recall": floor},
+                  counts, counts, meta)  # fmt: skip
+
+
+@pytest.mark.parametrize("second, floors", [(100, ["90.00 %"]), (50, ["90.00 %", "80.00 %"])])
+def test_a_floor_for_each_number_of_crystals(second: int, floors: list[str]) -> None:
+    columns = [("one", report(100, 0.9)), ("other", report(second, 0.9 if second == 100 else 0.8))]
+    table = compare.table(columns, [])
+    [line] = [line for line in table.splitlines() if line.startswith("COV-R")]
+    assert line.replace("10.00 %", "").split("  ")[-1].strip() == floors[-1]
+    assert sum(line.count(value) for value in floors) == len(floors)
+    assert ("noise floor, other" in table) is (len(floors) == 2)
