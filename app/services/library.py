@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import platformdirs
 from app.services.chemistry import formula
 from app.services.export import to_atoms
 from cdvae_core.crystal import Crystal
-from cdvae_core.errors import OutputError, StructureError
+from cdvae_core.errors import OutputError
 
 VARIABLE = "CDVAE_LIBRARY"
 _lock = Lock()  # one writer at a time in this process; SQLite keeps processes apart
@@ -72,10 +73,18 @@ def _opened() -> Iterator[Any]:
                 Path(where).parent.mkdir(parents=True, exist_ok=True)
             with connect(where, **({} if url else {"type": "db"})) as database:
                 yield database
-        except (KeyError, StructureError):
-            raise
+        except ModuleNotFoundError as error:
+            raise OutputError(
+                f'the library {_shown(where)} needs its driver: pip install "cdvae[postgres]"'
+            ) from error
         except Exception as error:  # of sqlite3 or a driver: locked, read-only, no such host
-            raise OutputError(f"the library {where} cannot be used: {error}") from error
+            why = " ".join(str(error).split())
+            raise OutputError(f"the library {_shown(where)} cannot be used: {why}") from error
+
+
+def _shown(where: str) -> str:
+    """A place as it may be shown: without the password of a URL."""
+    return re.sub(r"//([^/@:]*):[^@]*@", r"//\1@", where)
 
 
 def save(
@@ -124,7 +133,10 @@ def get(number: int) -> Entry:
         KeyError: there is none of that number.
     """
     with _opened() as database:
-        return _entry(database.get(id=number))
+        rows = list(database.select(id=number))
+    if not rows:
+        raise KeyError(number)
+    return _entry(rows[0])
 
 
 def retag(number: int, title: str, tags: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import re
 import zipfile
@@ -239,8 +240,20 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_an_entry_comes_back_whole(shelf: Path) -> None:
+def test_nothing_is_written_by_looking(shelf: Path) -> None:
     assert library.entries() == [] and not shelf.exists()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_shelf(request: pytest.FixtureRequest, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "postgresql":
+        pytest.importorskip("ase_db_backends", reason='needs pip install "cdvae[postgres]"')
+        if not os.environ.get("CDVAE_TEST_POSTGRES"):
+            pytest.skip("CDVAE_TEST_POSTGRES names no empty database")
+        monkeypatch.setenv("CDVAE_LIBRARY", os.environ["CDVAE_TEST_POSTGRES"])
+
+
+def test_an_entry_comes_back_whole(any_shelf: None) -> None:
     z = np.linspace(-1, 1, 16)
     number = library.save(
         perovskite(), title="Tausonite", page="generate", z=z, tags=["B", "a", "a"],
@@ -254,6 +267,24 @@ def test_an_entry_comes_back_whole(shelf: Path) -> None:
     np.testing.assert_allclose(entry.crystal.lattice, perovskite().lattice, atol=1e-9)
     assert [e.number for e in library.entries("srtio3 tiny")] == [number]
     assert library.entries("absent") == []
+    library.retag(number, "Mine", [" B "])
+    gone = library.remove([number])
+    assert library.entries() == []
+    library.restore(gone)
+    [again] = library.entries("mine")
+    assert again.tags == ("b",)
+    np.testing.assert_allclose(again.z, z, rtol=1e-6)
+    with pytest.raises(KeyError):
+        library.get(number + 1000)
+    library.remove([again.number])
+
+
+def test_a_server_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With or without its driver, and never with the password."""
+    monkeypatch.setenv("CDVAE_LIBRARY", "postgresql://me:secret@127.0.0.1:1/crystals")
+    with pytest.raises(OutputError, match=r"library postgresql://me@127.0.0.1") as told:
+        library.entries()
+    assert "secret" not in str(told.value) and "\n" not in str(told.value)
 
 
 def test_a_library_that_cannot_be_written_is_one_sentence(

@@ -36,7 +36,7 @@ def load_model() -> CHGNet:
         from chgnet.model import CHGNet
     except ImportError as missing:
         raise DatasetError(
-            f"building an embedded dataset needs the package {missing.name!r}: "
+            f"CHGNet needs the package {missing.name!r}: "
             'install it with `pip install "cdvae[build]"`'
         ) from missing
     with contextlib.redirect_stdout(None):  # it announces itself
