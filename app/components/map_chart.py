@@ -120,6 +120,8 @@ def map_figure(
     if point is not None:
         _ring(figure, of, point)
     figure.update_layout(**_layout(of))
+    if colouring.values is not None:
+        figure.update_layout(legend={"x": 1, "xanchor": "right"})  # the colour bar has the left
     return figure
 
 
