@@ -88,7 +88,7 @@ def endings(job: Job, settings: dict[str, Any]) -> list[Candidate]:
     moments: list[Moment] = job.items()
     frames = moments[-1].frames if moments else []
     return [
-        Candidate(f"{settings['of']}, start {run}", settings["z"], frame.crystal, "", None, None)
+        Candidate(f"{settings['of']}, start {run}", settings["z"], frame.crystal)
         for run, frame in enumerate(frames, 1)
     ]
 

@@ -101,5 +101,5 @@ def settings_of(
         "checkpoint": info.name, "goal": str(goal), "direction": goal.direction,
         "target": goal.target, "prior_weight": goal.prior_weight, **asdict(way),
         "schedule": schedule, "seed": seed, "labels": starts.labels, "before": list(before),
-        **({"where": starts.where} if starts.where else {}),
+        "where": starts.where,
     }  # fmt: skip

@@ -116,7 +116,7 @@ def _outcome(outcome: Reconstruction, frames: list[Frame], name: str) -> None:
 def _keep(outcome: Reconstruction, info: CheckpointInfo, settings: dict[str, Any]) -> None:
     if outcome.complete and outcome.z is not None:
         name = f"{settings['crystal']}, rebuilt"
-        made = Candidate(name, outcome.z, outcome.result, "", None, None)
+        made = Candidate(name, outcome.z, outcome.result)
         keep_controls([made], info, _JOB, settings)
 
 

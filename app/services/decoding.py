@@ -36,9 +36,9 @@ class Candidate:
     name: str
     z: np.ndarray
     crystal: Crystal | None
-    problem: str
-    guess: float | None
-    verdict: Verdict | None
+    problem: str = ""
+    guess: float | None = None
+    verdict: Verdict | None = None
 
     @property
     def formula(self) -> str:

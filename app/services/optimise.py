@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,13 @@ class Starts:
         labels: one for each start.
         z: `[starts, latent]`, None for guided draws, which begin nowhere.
         crystals: what the latents are of, None where that is no crystal.
-        where: in words that find a chosen source again, None where none was chosen.
+        where: in words that find a chosen source again, empty where none was chosen.
     """
 
     labels: list[str]
     z: Tensor | None
     crystals: list[Crystal | None]
-    where: list[dict[str, Any]] | None = None
+    where: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)

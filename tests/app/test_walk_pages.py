@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from test_pages import opened, settled, text, views
 
 from app.services import interpolate, library, relaxing
+from cdvae_core.crystal import Crystal
 from cdvae_core.structures import to_cif
 
 
@@ -45,9 +46,7 @@ def test_trajectories_from_one_latent_side_by_side(world: World) -> None:
     click(at, "Save")
     [kept] = library.entries()
     assert kept.title.endswith("start 3") and kept.provenance["settings"]["starts"] == 3
-    again = opened("views/library.py")
-    reopen_first(again)
-    settled(again.run())
+    again = reopened()
     assert again.slider(key="starts").value == 3
     labels = [b.proto.label for b in at.get("download_button")]
     assert labels == [f"Film {i}, {kind}" for i in (1, 2, 3) for kind in ("HTML", "extxyz")]
@@ -157,11 +156,8 @@ def test_an_optimised_entry_opens_its_page_with_its_settings(world: World, guide
         "direction": 1, "target": 0.0, "prior_weight": 0.5, "guided": guided, "kept": 4,
         "steps": 0 if guided else 123, "step_size": 0.0 if guided else 0.02, "seed": 9,
     }  # fmt: skip
-    library.save(world.split("test").crystal(0), title="x", page="optimise",
-                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
-    at = opened("views/library.py")
-    reopen_first(at)
-    settled(at.run())
+    keep(world.split("test").crystal(0), "optimise", settings)
+    at = reopened()
     assert [t.value for t in at.title] == ["Optimise"]
     assert at.session_state["goal"] == "Maximise" and at.number_input(key="seed").value == 9
     if not guided:  # the tiny checkpoint has no flow, so guided draws are not offered
@@ -176,11 +172,8 @@ def test_a_way_in_the_library_opens_with_its_ends(world: World) -> None:
         "where": [{"split": "test", "id": split.ids[1]}],
         "walk": 3, "length": 1.5, "schedule": "fast", "seed": 4,
     }  # fmt: skip
-    library.save(split.crystal(0), title="x", page="interpolate",
-                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
-    at = opened("views/library.py")
-    reopen_first(at)
-    settled(at.run())
+    keep(split.crystal(0), "interpolate", settings)
+    at = reopened()
     assert at.number_input(key="walk").value == 3 and at.number_input(key="length").value == 1.5
     crystal = next(box for box in at.selectbox if box.label == "Crystal")
     assert crystal.value == 1
@@ -195,11 +188,8 @@ def test_a_way_from_a_file_and_an_entry_opens_with_both(world: World) -> None:
         "where": [{"file": "<mine>.cif", "cif": to_cif(crystal)}, {"library": number}],
         "between": 2, "schedule": "fast", "seed": 4,
     }  # fmt: skip
-    library.save(crystal, title="x", page="interpolate",
-                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
-    at = opened("views/library.py")
-    reopen_first(at)
-    settled(at.run())
+    keep(crystal, "interpolate", settings)
+    at = reopened()
     assert "As it was kept in the library: &lt;mine&gt;.cif" in text(at)
     assert next(box for box in at.selectbox if box.label == "Entry").value == number
     assert not next(button for button in at.button if button.label == "Walk").disabled
@@ -211,11 +201,8 @@ def test_what_was_made_on_the_map_opens_there(world: World) -> None:
         ("map", {"place": [1.0, 2.0], "schedule": "fast", "seed": 6}),
         ("reconstruction", {"crystal": split.ids[1], "schedule": "fast", "seed": 7}),
     ):
-        library.save(split.crystal(0), title="x", page=page,
-                     provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
-        at = opened("views/library.py")
-        reopen_first(at)
-        settled(at.run())
+        keep(split.crystal(0), page, settings)
+        at = reopened()
         assert at.number_input(key="seed").value == settings["seed"]
         if page == "map":
             assert "Decode here" in [button.label for button in at.button]
@@ -230,25 +217,29 @@ def test_an_ascent_from_one_crystal_opens_with_it(world: World) -> None:
         "steps": 50, "step_size": 0.02, "labels": ["x"],
         "where": [{"split": "test", "id": split.ids[2]}],
     }  # fmt: skip
-    library.save(split.crystal(0), title="x", page="optimise",
-                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
-    at = opened("views/library.py")
-    reopen_first(at)
-    settled(at.run())
+    keep(split.crystal(0), "optimise", settings)
+    at = reopened()
     assert next(box for box in at.selectbox if box.label == "Crystal").value == 2
 
 
-def reopen_first(at: AppTest) -> None:
-    """What the button does: AppTest cannot mark a row of the table."""
+def reopened() -> AppTest:
+    """The page of the newest entry, opened as its button does: AppTest cannot mark a row."""
     import streamlit as st
 
     from app.components.restore import PAGES, reopen
 
+    at = opened("views/library.py")
     entry = library.entries()[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(st, "session_state", at.session_state)
         reopen(entry)
-    at.switch_page(PAGES[entry.page])
+    return settled(at.switch_page(PAGES[entry.page]).run())
+
+
+def keep(crystal: Crystal, page: str, settings: dict) -> None:
+    """An entry as a page saves it."""
+    library.save(crystal, title="x", page=page,
+                 provenance={"checkpoint": "tiny", "settings": settings})  # fmt: skip
 
 
 def test_an_empty_library_says_so(world: World) -> None:
