@@ -16,8 +16,9 @@ from app.services.chemistry import formula
 from app.services.reports import Found, crystals_of, rows_of
 from cdvae_core.evaluation import published
 from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
+from cdvae_core.evaluation.report import FLOOR_NAME, Report, noise_floors
 
-FLOOR, FLOOR_COLOUR, PAPER_COLOUR = "noise floor", "#a9b6b8", "#5c6b70"
+FLOOR_COLOUR, PAPER_COLOUR = "#a9b6b8", "#5c6b70"
 _DISTRIBUTIONS = {
     "density": "density, g/cm³", "energy": "energy by the independent network, eV/atom",
     "num_elements": "number of elements",
@@ -25,17 +26,15 @@ _DISTRIBUTIONS = {
 
 
 def _columns(chosen: Sequence[Found], task: str, rules: str) -> dict[str, dict[str, float | None]]:
-    """Figures by model: ours, the paper's, and the noise floor of the first."""
-    columns = {}
+    """Figures by model: ours, the paper's, and the noise floors."""
+    reports: dict[str, Report] = {}
     for one in chosen:
         title = one.title
-        while title in columns:
+        while title in reports:
             title += "′"
-        columns[title] = one.report.metrics
-    columns |= published.rows(task, rules)
-    if chosen and chosen[0].report.noise_floor:
-        columns[FLOOR] = chosen[0].report.noise_floor
-    return columns
+        reports[title] = one.report
+    own = {title: report.metrics for title, report in reports.items()}
+    return own | published.rows(task, rules) | dict(noise_floors(list(reports.items())))
 
 
 def _names(columns: dict[str, dict[str, float | None]]) -> list[str]:
@@ -71,9 +70,10 @@ def figures_chart(chosen: Sequence[Found], task: str, rules: str) -> None:
     name = st.selectbox("Draw", names, format_func=lambda n: MEANINGS[n].title, key=f"draw-{task}",
                         width=320)  # fmt: skip
     heads = [head for head, figures in columns.items() if figures.get(name) is not None]
-    own = [one for one in columns if one != FLOOR and not one.endswith("(paper)")]
+    floors = [one for one in columns if one.startswith(FLOOR_NAME)]
+    own = [one for one in columns if one not in floors and not one.endswith("(paper)")]
     colours = [
-        FLOOR_COLOUR if head == FLOOR
+        FLOOR_COLOUR if head in floors
         else PALETTE[own.index(head) % len(PALETTE)] if head in own else PAPER_COLOUR
         for head in heads
     ]  # fmt: skip

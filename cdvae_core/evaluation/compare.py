@@ -12,11 +12,7 @@ from cdvae_core.errors import ConfigError
 from cdvae_core.evaluation import published
 from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
 from cdvae_core.evaluation.html import FLOOR, INPUT, document, metric_table, svg
-from cdvae_core.evaluation.report import Report
-
-FLOOR_NAME = "noise floor"
-Figures = dict[str, float | None]
-Columns = Sequence[tuple[str, Report]]
+from cdvae_core.evaluation.report import FLOOR_NAME, Columns, Figures, Report, noise_floors
 
 
 def published_for(reports: Sequence[Report]) -> list[tuple[str, Figures]]:
@@ -93,18 +89,7 @@ def _said(columns: Columns, published: Sequence[tuple[str, Figures]]) -> list[st
 
 def _all(columns: Columns, published: Sequence[tuple[str, Figures]]) -> list[tuple[str, Figures]]:
     own: list[tuple[str, Figures]] = [(head, report.metrics) for head, report in columns]
-    return [*own, *published, *_floors(columns)]
-
-
-def _floors(columns: Columns) -> list[tuple[str, Figures]]:
-    """A noise floor for each number of crystals: it falls as the number grows."""
-    found: dict[str, tuple[str, Figures]] = {}
-    for head, report in columns:
-        if report.noise_floor:
-            found.setdefault(counted(report.floor_counts), (head, report.noise_floor))
-    if len(found) == 1:
-        return [(FLOOR_NAME, figures) for _, figures in found.values()]
-    return [(f"{FLOOR_NAME}, {head}", figures) for head, figures in found.values()]
+    return [*own, *published, *noise_floors(columns)]
 
 
 def _names(everything: Sequence[tuple[str, Figures]]) -> list[str]:

@@ -19,6 +19,8 @@ from cdvae_core.evaluation.inputs import Crystals
 from cdvae_core.evaluation.scoring import Judge, Scored
 from cdvae_core.files import write_atomically
 
+FLOOR_NAME = "noise floor"
+Figures = dict[str, float | None]
 _LIBRARIES = ("pymatgen", "matminer", "smact", "spglib", "scipy", "numpy", "torch")
 
 
@@ -60,6 +62,25 @@ class Report:
             )
         lines += self.notes
         return "\n".join(lines)
+
+
+Columns = Sequence[tuple[str, Report]]
+
+
+def noise_floors(columns: Columns) -> list[tuple[str, Figures]]:
+    """The noise floors of reports side by side, by title.
+
+    Floors differ with the reference and with the number of crystals: each comes once, and where
+    there is more than one, with the title of the first report that it belongs to.
+    """
+    found: dict[tuple[str | None, str], tuple[str, Figures]] = {}
+    for title, report in columns:
+        if report.noise_floor:
+            over = (report.meta.get("reference"), counted(report.floor_counts))
+            found.setdefault(over, (title, report.noise_floor))
+    if len(found) == 1:
+        return [(FLOOR_NAME, figures) for _, figures in found.values()]
+    return [(f"{FLOOR_NAME}, {title}", figures) for title, figures in found.values()]
 
 
 def make(
