@@ -59,15 +59,19 @@ def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
                 persist_state="session", help=_HELP,
             ) == _GUIDED  # fmt: skip
     if guided:
-        kept = st.number_input("Draws for each start", 1, 50, KEPT, key="draws", width=170)
+        kept = st.number_input("Draws for each start", 1, 50, KEPT, key="draws", width=170,
+                               persist_state="session")  # fmt: skip
         return Goal(_KINDS[kind], float(target)), Way(True, 0, 0.0, int(kept))
-    with st.expander("How: Adam, 5,000 steps of 0.001, 10 decodings, as in the paper"):
+    with st.expander("How: Adam; unless changed 5,000 steps of 0.001, 10 decodings (the paper's)"):
         columns = st.columns(4)
-        steps = columns[0].number_input("Steps", 10, 50_000, STEPS, key="steps")
-        size = columns[1].number_input("Step size", 1e-5, 1.0, STEP_SIZE, format="%.5f", key="size")
-        kept = columns[2].number_input("Decodings on the way", 1, 50, KEPT, key="kept")
+        steps = columns[0].number_input("Steps", 10, 50_000, STEPS, key="steps",
+                                        persist_state="session")  # fmt: skip
+        size = columns[1].number_input("Step size", 1e-5, 1.0, STEP_SIZE, format="%.5f", key="size",
+                                       persist_state="session")  # fmt: skip
+        kept = columns[2].number_input("Decodings on the way", 1, 50, KEPT, key="kept",
+                                       persist_state="session")  # fmt: skip
         weight = columns[3].number_input(
-            "Pull to the prior", 0.0, 10.0, 0.0, 0.01, key="pull",
+            "Pull to the prior", 0.0, 10.0, 0.0, 0.01, key="pull", persist_state="session",
             help="The weight of |z|²/2 against the property in standard deviations. 0 as in the "
             "paper; more keeps z where the model knows its way.",
         )  # fmt: skip

@@ -17,7 +17,8 @@ from app.services.chemistry import pretty
 from app.services.library import Entry
 from cdvae_core.errors import CdvaeError
 
-_GONE = "library_gone"
+_GONE = "library_gone"  # lists of entries, one for each removal
+_WRONG = "library_wrong"
 
 
 def entry_table(found: Sequence[Entry]) -> list[Entry]:
@@ -33,8 +34,9 @@ def entry_table(found: Sequence[Entry]) -> list[Entry]:
             "Seed": [e.provenance.get("settings", {}).get("seed") for e in found],
         }
     )
+    key = "-".join(["entries", *(str(e.number) for e in found)])  # marks are of rows, not entries
     event = st.dataframe(
-        table, hide_index=True, key="entries", on_select="rerun", selection_mode="multi-row",
+        table, hide_index=True, key=key, on_select="rerun", selection_mode="multi-row",
         height=min(35 * (len(found) + 1) + 3, 320),
     )  # fmt: skip
     chosen = [found[i] for i in event.selection.rows if i < len(found)]
@@ -54,25 +56,29 @@ def entry_table(found: Sequence[Entry]) -> list[Entry]:
 
 def _remove(numbers: Sequence[int]) -> None:
     try:
-        st.session_state[_GONE] = library.remove(numbers)
+        gone = library.remove(numbers)
     except CdvaeError as error:
-        st.session_state[_GONE] = str(error)
+        st.session_state[_WRONG] = str(error)
+    else:
+        st.session_state.setdefault(_GONE, []).append(gone)
 
 
 def undo_bar() -> None:
-    """After a removal, a way back."""
+    """After removals, a way back from each, the last one first."""
+    wrong = st.session_state.pop(_WRONG, "")
+    if wrong:
+        st.error(wrong, icon=":material/error:")
     gone = st.session_state.get(_GONE)
-    if isinstance(gone, str):
-        st.error(gone, icon=":material/error:")
-        del st.session_state[_GONE]
-    elif gone:
+    if gone:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.html(f'<p class="note">{len(gone)} removed.</p>')
+            st.html(f'<p class="note">{sum(map(len, gone))} removed.</p>')
             st.button("Undo", icon=":material/undo:", on_click=_undo)
 
 
 def _undo() -> None:
-    library.restore(st.session_state.pop(_GONE))
+    gone = st.session_state[_GONE]
+    library.restore(gone[-1])
+    gone.pop()
 
 
 def entry_panel(entry: Entry) -> None:

@@ -36,7 +36,7 @@ def find_box(of: LatentMap) -> None:
     """Jump to a crystal by formula or id."""
     columns = st.columns([1, 1.6], vertical_alignment="bottom")
     columns[0].text_input(
-        "Find a formula or id", key="find", on_change=_find, args=(of,), placeholder="SrTiO3"
+        "Find a formula or id", key="find", on_change=_find, args=(of,), placeholder=of.formulas[0]
     )
     missed = st.session_state.pop("find_missed", "")
     text = f"{len(of):,} crystals, UMAP with a fixed seed. Scroll to zoom, drag to move."

@@ -27,6 +27,11 @@ def place_panel(of: LatentMap, info: CheckpointInfo, place: tuple[float, float])
 
     st.html('<p class="hint">An empty place. Its latent is the mean of the six nearest known ones, '
             "weighted by closeness: UMAP has no inverse.</p>")  # fmt: skip
+    [dataset] = {split.info.dataset for split in of.splits.values()}
+    here = {
+        "checkpoint": info.name, "stamp": info.stamp, "dataset": dataset,
+        "splits": list(of.splits), "place": list(place),
+    }  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
         schedule, seed = sampler_controls()
         if st.button("Decode here", type="primary", icon=":material/colorize:"):
@@ -35,9 +40,9 @@ def place_panel(of: LatentMap, info: CheckpointInfo, place: tuple[float, float])
                 cache.model(info), torch.tensor(z, dtype=torch.float32), schedule=schedule,
                 seed=seed, judge=cache.judge(info),
             )  # fmt: skip
-            begin(_PAGE, started, {"schedule": schedule, "seed": seed, "place": list(place)})
+            begin(_PAGE, started, {**here, "schedule": schedule, "seed": seed})
     job, settings = job_of(_PAGE)
-    if job is None or settings["place"] != list(place):
+    if job is None or any(settings[name] != value for name, value in here.items()):
         return
     job_box(_PAGE, "Decoding", lambda job: None)
     for one in job.items():

@@ -112,7 +112,7 @@ def outcome(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> None:
     with st.expander("All crystals on the way"):
         all_ = [one.candidate for one in waypoints]
         candidate_table(all_, info, {"Step": [one.step for one in waypoints]})
-    kept = {k: v for k, v in settings.items() if k not in ("labels", "before")}
+    kept = {k: v for k, v in settings.items() if k != "before"}
     found = [one.candidate for one in waypoints]
     keep_controls(found, info, "optimise", kept)
     downloads(found, "optimised")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -39,6 +40,19 @@ def checkpoint_picker(width: int | Literal["stretch"] = "stretch") -> Checkpoint
         return checkpoints.describe(folders[name])
 
 
+def made_with(settings: dict[str, Any], chosen: CheckpointInfo) -> CheckpointInfo:
+    """The checkpoint of a run, with a word where another one is chosen by now."""
+    name = settings["checkpoint"]
+    if name == chosen.name:
+        return chosen
+    st.html(f'<p class="note">Made with {name}.</p>')
+    with error_box():
+        folders = checkpoints.cdvae_folders()
+        if name not in folders:
+            raise CheckpointError(f"the checkpoint {name} is not there any more")
+        return checkpoints.describe(folders[name])
+
+
 def dataset_picker(info: CheckpointInfo) -> str:
     """The dataset to look at, at first the one that the checkpoint was trained on."""
     with error_box():
@@ -50,6 +64,13 @@ def dataset_picker(info: CheckpointInfo) -> str:
             "Dataset", ready, index=first, key=f"dataset-{info.name}",
             persist_state="session", help="Built datasets; `cdvae data list` names the others.",
         )  # fmt: skip
+
+
+def restore_splits(info: CheckpointInfo, dataset: str, splits: Sequence[str]) -> None:
+    """Set the two pickers, as far as these data are built here."""
+    if dataset in ready_datasets():
+        st.session_state[f"dataset-{info.name}"] = dataset
+        st.session_state[f"splits-{dataset}"] = [s for s in splits if find_split(dataset, s)]
 
 
 def split_picker(dataset: str) -> tuple[str, ...]:

@@ -64,7 +64,10 @@ def _start(
     if earlier is not None:
         earlier.stop()
     job = reconstruct.start(cache.model(info), split, index, schedule, seed)
-    settings = {"crystal": split.ids[index], "schedule": schedule, "seed": seed}
+    settings = {
+        "checkpoint": info.name, "dataset": split.info.dataset, "splits": [split.info.split],
+        "crystal": split.ids[index], "schedule": schedule, "seed": seed,
+    }  # fmt: skip
     st.session_state[_JOB] = (job, what, settings)
     st.session_state[_WATCHED] = job
 

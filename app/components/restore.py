@@ -5,12 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.goal import restore_goal
+from app.components.pickers import restore_splits
 from app.components.selection import select, select_place
 from app.components.sources import restore_source
 from app.components.starts import restore_starts
+from app.components.wishes import restore_wishes
 from app.services.checkpoints import CheckpointInfo, cdvae_folders, describe
 from app.services.library import Entry
-from cdvae_core.crystal import SYMBOLS
 from cdvae_core.errors import CdvaeError
 
 PAGES = {
@@ -34,10 +35,6 @@ def reopen(entry: Entry) -> None:
     for name in _SAME:
         if name in settings:
             state[name] = settings[name]
-    wishes = settings.get("wishes", {})
-    state["wish-elements-chosen"] = {
-        kind: [SYMBOLS[z] for z in wishes.get(kind) or ()] for kind in ("wanted", "unwanted")
-    }
     if "direction" in settings:
         restore_goal(settings)
     if "crystal" in settings:
@@ -48,10 +45,15 @@ def reopen(entry: Entry) -> None:
     if "labels" in settings:
         restore_starts(settings)
     info = _checkpoint(state["checkpoint"])
-    if "where" in settings and info is not None:
-        for index, where in enumerate(settings["where"]):
+    if info is not None:
+        if "wishes" in settings:
+            restore_wishes(info, settings)
+        if "splits" in settings:
+            restore_splits(info, settings["dataset"], settings["splits"])
+        for index, where in enumerate(settings.get("where", ())):
             restore_source(info, f"{entry.page}-{index}", index, where)
-        state["ends"] = max(2, len(settings["where"]))
+        if "ends" in settings:
+            state["ends"] = max(2, len(settings["ends"]))
     state["reopened"] = True
 
 

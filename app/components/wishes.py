@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -29,7 +29,7 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         prior = st.segmented_control(
             "Prior", kinds, default=kinds[0], required=True, format_func=_PRIORS.__getitem__,
-            key=f"prior-{len(kinds)}", help=_HELP, persist_state="session",
+            key=_prior_key(info), help=_HELP, persist_state="session",
         )  # fmt: skip
         atoms = st.number_input(
             "Atoms in cell", 1, info.max_atoms, None, key=f"atoms-{info.name}", width=150,
@@ -53,3 +53,19 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
         wanted, unwanted = periodic_table("wish-elements")
     numbers = [tuple(SYMBOLS.index(s) for s in chosen) for chosen in (wanted, unwanted)]
     return prior, Condition(prop, atoms, *numbers), guidance
+
+
+def _prior_key(info: CheckpointInfo) -> str:
+    return f"prior-{'flow' if info.has_flow else 'none'}"
+
+
+def restore_wishes(info: CheckpointInfo, settings: dict[str, Any]) -> None:
+    """Set the widgets to what a generation was asked for."""
+    state, wishes = st.session_state, settings["wishes"]
+    if info.has_flow:
+        state[_prior_key(info)] = settings["prior"]
+    state[f"atoms-{info.name}"] = wishes["num_atoms"]
+    state[f"wish-{info.name}"] = wishes["prop"]
+    state["wish-elements-chosen"] = {
+        kind: [SYMBOLS[z] for z in wishes[kind]] for kind in ("wanted", "unwanted")
+    }

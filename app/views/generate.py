@@ -10,7 +10,7 @@ from app import cache
 from app.components.candidates import candidate_table, downloads, gallery, keep_controls
 from app.components.job_box import begin, job_box, job_of
 from app.components.page import page_header
-from app.components.pickers import checkpoint_picker
+from app.components.pickers import checkpoint_picker, made_with
 from app.components.relaxed import relaxation
 from app.components.sampler import sampler_controls
 from app.components.sifted import sifted, tally_row
@@ -45,6 +45,7 @@ job, settings = job_of(PAGE)
 if job is None:
     st.html('<p class="hint">Say how many, and what they should be like if you have wishes.</p>')
 else:
+    info = made_with(settings, info)
     job_box(PAGE, "Generating", lambda job: tally_row(job.items()))
     found = job.items()
     if found:

@@ -9,7 +9,7 @@ from app.components.candidates import candidate_table, downloads, keep_controls
 from app.components.job_box import begin, job_box, job_of
 from app.components.page import page_header
 from app.components.path_charts import film_strip, path_charts, path_on_map
-from app.components.pickers import checkpoint_picker
+from app.components.pickers import checkpoint_picker, made_with
 from app.components.sampler import sampler_controls
 from app.components.sources import source_picker
 from app.services import interpolate
@@ -76,6 +76,7 @@ job, settings = job_of(PAGE)
 if job is None:
     st.html('<p class="hint">Choose where to begin and where to go.</p>')
 else:
+    info = made_with(settings, info)
     st.header(" → ".join(settings["ends"]), anchor=False)
     job_box(PAGE, "Decoding the way", lambda job: film_strip(job.items()))
     found = job.items()

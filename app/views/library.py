@@ -22,6 +22,9 @@ if not found and not search:
     st.html('<p class="hint">Nothing is kept yet. Every page that makes crystals can put them '
             "here.</p>")  # fmt: skip
     st.stop()
+if not found:
+    st.html('<p class="hint">No entry has these words.</p>')
+    st.stop()
 chosen = entry_table(found)
 if len(chosen) == 1:
     entry_panel(chosen[0])

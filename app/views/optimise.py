@@ -11,7 +11,7 @@ from app.components.goal import goal_controls, settings_of
 from app.components.job_box import begin, job_box, job_of
 from app.components.optimised import curve, go_on, outcome
 from app.components.page import page_header
-from app.components.pickers import checkpoint_picker
+from app.components.pickers import checkpoint_picker, made_with
 from app.components.sampler import sampler_controls
 from app.components.sources import source_picker
 from app.components.starts import ONE, batch_of_starts, guided_starts, mode
@@ -70,6 +70,7 @@ job, settings = job_of(PAGE)
 if job is None:
     st.html('<p class="hint">Choose a goal and where to begin.</p>')
 else:
+    info = made_with(settings, info)
     more = len(settings["labels"]) - 1
     title = f"{settings['goal'].capitalize()}, from {settings['labels'][0]}"
     st.header(title + (f" and {more} more" if more else ""), anchor=False)

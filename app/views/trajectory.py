@@ -9,7 +9,7 @@ from app.components.candidates import keep_controls
 from app.components.films import endings, film_export, films
 from app.components.job_box import begin, job_box, job_of
 from app.components.page import page_header
-from app.components.pickers import checkpoint_picker
+from app.components.pickers import checkpoint_picker, made_with
 from app.components.sampler import sampler_controls
 from app.components.sources import source_picker
 from app.services import trajectory
@@ -41,6 +41,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 
 job, settings = job_of(PAGE)
 if job is not None:
+    info = made_with(settings, info)
     st.header(f"From noise to {settings['of']}", anchor=False)
     job_box(PAGE, "Noise to crystal", lambda job: films(job, settings))
     if not job.running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from conftest import World
 from streamlit.testing.v1 import AppTest
 from test_pages import opened, settled, text, views
 
+from app.components.starts import MANY, ONE
 from app.services import interpolate, library, relaxing
 from cdvae_core.crystal import Crystal
 from cdvae_core.structures import to_cif
@@ -220,6 +222,96 @@ def test_an_ascent_from_one_crystal_opens_with_it(world: World) -> None:
     keep(split.crystal(0), "optimise", settings)
     at = reopened()
     assert next(box for box in at.selectbox if box.label == "Crystal").value == 2
+
+
+def save(at: AppTest, page: str, chosen: list[int]) -> library.Entry:
+    """Keep crystals as a person does; the newest entry."""
+    at.multiselect(key=f"keep-{page}").set_value(chosen)
+    settled(at.run())
+    [button] = [b for b in at.button if b.key == f"save-{page}"]
+    settled(button.click().run())
+    return library.entries()[0]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_ascent_that_is_kept_opens_as_it_was_run(world: World, many: bool) -> None:
+    at = opened("views/optimise.py")
+    at.number_input(key="steps").set_value(60)
+    at.number_input(key="kept").set_value(3)
+    if many:
+        at.session_state["begin"] = MANY
+        settled(at.run())
+        at.slider(key="count-starts").set_value(3)
+    else:
+        next(box for box in at.selectbox if box.label == "Crystal").set_value(2)
+    click(at, "Optimise")
+    save(at, "optimise", [0])
+    again = reopened()
+    assert again.number_input(key="steps").value == 60
+    assert again.number_input(key="kept").value == 3
+    assert again.session_state["begin"] == (MANY if many else ONE)
+    if many:
+        assert again.slider(key="count-starts").value == 3
+    else:
+        assert next(box for box in again.selectbox if box.label == "Crystal").value == 2
+
+
+def test_wishes_that_are_kept_come_back(world: World) -> None:
+    at = opened("views/generate.py")
+    at.number_input(key="atoms-tiny").set_value(4)
+    at.number_input(key="count").set_value(2)
+    click(at, "Generate")
+    save(at, "generate", [0])
+    assert reopened().number_input(key="atoms-tiny").value == 4
+
+
+def test_a_reconstruction_that_is_kept_opens_on_its_split(world: World) -> None:
+    at = opened("views/latent_map.py")
+    at.session_state[f"splits-{world.dataset}"] = ["val"]
+    at.session_state["selected_crystal"] = world.split("val").ids[0]
+    settled(at.run())
+    click(at, "Reconstruct")
+    entry = save(at, "reconstruction", [0])
+    assert world.split("val").ids[0] in entry.title and entry.z.shape == (16,)
+    again = reopened()
+    assert again.session_state[f"splits-{world.dataset}"] == ["val"]
+    assert world.split("val").ids[0] in text(again)
+
+
+def test_what_is_kept_belongs_to_the_checkpoint_that_made_it(world: World) -> None:
+    other = world.checkpoints / "other"
+    shutil.copytree(world.tiny, other)
+    try:
+        at = opened("views/generate.py")
+        at.number_input(key="count").set_value(2)
+        at.selectbox(key="checkpoint").set_value("tiny")
+        click(at, "Generate")
+        settled(at.selectbox(key="checkpoint").set_value("other").run())
+        assert "Made with tiny" in text(at)
+        entry = save(at, "generate", [0])
+        assert entry.provenance["checkpoint"] == "tiny"
+        assert entry.provenance["settings"]["checkpoint"] == "tiny"
+    finally:
+        shutil.rmtree(other)
+
+
+def test_each_removal_can_be_undone(world: World) -> None:
+    import streamlit as st
+
+    from app.components import library_panels
+
+    for title in ("first", "second"):
+        library.save(world.split("test").crystal(0), title=title, page="x", provenance={})
+    second, first = library.entries()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(st, "session_state", {})
+        library_panels._remove([first.number])
+        library_panels._remove([second.number])
+        assert library.entries() == []
+        library_panels._undo()
+        assert [entry.title for entry in library.entries()] == ["second"]
+        library_panels._undo()
+        assert {entry.title for entry in library.entries()} == {"first", "second"}
 
 
 def reopened() -> AppTest:
