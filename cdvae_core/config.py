@@ -102,7 +102,11 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that the shape of the weights and the meaning of the outputs depend on."""
+    """Everything that the shape of the weights and the meaning of the outputs depend on.
+
+    `encode_aggregates` lets the encoder see what MLP_AGG has to tell from z: N, the lattice and the
+    composition. A mean over atoms, as published, cannot count them.
+    """
 
     latent_dim: int = 256
     head_hidden: int = 256
@@ -111,6 +115,7 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    encode_aggregates: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "")

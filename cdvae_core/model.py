@@ -1,6 +1,7 @@
 """CDVAE: crystals to latents, latents to aggregates, and the score of a noisy crystal (D.1 - D.3).
 
-    encode      PGNN_ENC(M) -> mu, log variance of q(z | M)
+    encode      PGNN_ENC(M) -> mu, log variance of q(z | M); with `config.encode_aggregates` from
+                N, lattice and composition, too
     aggregates  MLP_AGG(z) -> number of atoms N, lattice L, composition c
     score       PGNN_DEC(M~ | z) -> s_X(M~ | z) and p_A(M~ | z)
     property    F(z), trained jointly (G.3)
@@ -17,11 +18,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cdvae_core.config import ModelConfig
 from cdvae_core.crystal import MAX_ATOMIC_NUMBER, CrystalBatch
 from cdvae_core.graph import MultiGraph, PeriodicImages, knn_graph
-from cdvae_core.lattice import parameters_to_matrix
+from cdvae_core.lattice import matrix_to_parameters, parameters_to_matrix
 from cdvae_core.nn.dimenet import DimeNetPlusPlus
 from cdvae_core.nn.gemnet import GemNet
 from cdvae_core.scalers import CONSTANT_STD, Scalers
@@ -104,6 +106,9 @@ class CDVAE(nn.Module):
         self.provenance: dict[str, Any] = {}
         enc, latent, hidden = config.encoder, config.latent_dim, config.head_hidden
         self.encoder = DimeNetPlusPlus(**vars(enc), out_dim=latent)
+        self.fc_aggregates: nn.Linear | None = None
+        if config.encode_aggregates:
+            self.add_aggregates()
         self.fc_mu = nn.Linear(latent, latent)
         self.fc_logvar = nn.Linear(latent, latent)
         self.fc_num_atoms = _mlp(latent, hidden, config.max_atoms + 1)
@@ -130,7 +135,27 @@ class CDVAE(nn.Module):
     ) -> tuple[Float[Tensor, "crystals latent"], Float[Tensor, "crystals latent"]]:
         """mu and log variance of q(z | M)."""
         pooled = self.encoder(crystals, graph)
+        if self.fc_aggregates is not None:
+            pooled = pooled + self.fc_aggregates(self._known_aggregates(crystals).to(pooled.dtype))
         return self.fc_mu(pooled), self.fc_logvar(pooled)
+
+    def add_aggregates(self) -> None:
+        """Let the encoder see N, lattice and composition; before training they change nothing."""
+        inputs = 6 + self.config.max_atoms + 1 + MAX_ATOMIC_NUMBER
+        self.fc_aggregates = nn.Linear(inputs, self.config.latent_dim)
+        nn.init.zeros_(self.fc_aggregates.weight)
+        nn.init.zeros_(self.fc_aggregates.bias)
+
+    def _known_aggregates(self, crystals: CrystalBatch) -> Float[Tensor, "crystals known"]:
+        """Lengths / N^(1/3) in Å and cosines of the angles, N as one of its values, composition."""
+        lengths, angles = matrix_to_parameters(crystals.lattice)
+        num_atoms = crystals.num_atoms[:, None]
+        lattice = torch.cat([lengths / num_atoms ** (1 / 3), angles.deg2rad().cos()], 1)
+        sizes = functional.one_hot(crystals.num_atoms, self.config.max_atoms + 1)
+        counts = lattice.new_zeros(crystals.num_crystals, MAX_ATOMIC_NUMBER)
+        places = (crystals.crystal_of_atom, crystals.atomic_numbers - 1)
+        counts = counts.index_put(places, lattice.new_ones(()), accumulate=True)
+        return torch.cat([lattice, sizes, counts / num_atoms], dim=1)
 
     def aggregates(self, z: Float[Tensor, "crystals latent"]) -> Aggregates:
         return Aggregates(self.fc_num_atoms(z), self.fc_lattice(z), self.fc_composition(z))

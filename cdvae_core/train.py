@@ -115,10 +115,14 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
     if init is not None:
         model = load_model(init)
         other_head = (model.config.prop is None) != (config.prop is None)
-        if other_head or replace(model.config, prop=config.prop) != config:
+        gains = config.encode_aggregates and not model.config.encode_aggregates
+        sees = gains or model.config.encode_aggregates
+        if other_head or replace(model.config, prop=config.prop, encode_aggregates=sees) != config:
             raise ConfigError(f"{init} was made with another model section than this experiment's")
         model.restandardise(scalers, prop=model.config.prop == config.prop)
         model.config = config  # another property is learnt from the old one's head
+        if gains:
+            model.add_aggregates()
         return model.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -59,6 +59,7 @@ def candidate_table(
     """One row for each; `more` puts columns in front."""
     unit = f", {unit_of(info)}" if unit_of(info) else ""
     table: dict[str, Sequence[Any]] = dict(more or {})
+    table["Name"] = [one.name for one in candidates]
     table["Formula"] = [pretty(one.formula) for one in candidates]
     table["Atoms"] = [None if c.crystal is None else c.crystal.num_atoms for c in candidates]
     table["Verdict"] = [verdict_words(one) for one in candidates]
@@ -128,21 +129,30 @@ def crystal_downloads(crystals: Sequence[tuple[str, Crystal]], key: str) -> None
 
 
 def keep_controls(
-    candidates: Sequence[Candidate], info: CheckpointInfo, page: str, settings: dict[str, Any]
+    candidates: Sequence[Candidate],
+    info: CheckpointInfo,
+    page: str,
+    settings: dict[str, Any],
+    of: str = "",
 ) -> None:
-    """Choose crystals and put them into the library, with how they came to be."""
+    """Choose crystals and put them into the library, with how they came to be.
+
+    Args:
+        of: added to the names, so that they still say something in the library.
+    """
     able = [one for one in candidates if one.crystal is not None]
     if not able:
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.multiselect(
             "Keep in the library", range(len(able)), key=f"keep-{page}",
-            format_func=lambda i: f"{pretty(able[i].formula)} {able[i].name}",
+            default=[0] if len(able) == 1 else None,
+            format_func=lambda i: f"{able[i].name}: {pretty(able[i].formula)}",
             placeholder="Choose crystals",
         )  # fmt: skip
         st.button(
             "Save", key=f"save-{page}", disabled=not chosen, icon=":material/bookmark_add:",
-            on_click=_save, args=([able[i] for i in chosen], info, page, settings),
+            on_click=_save, args=([able[i] for i in chosen], info, page, settings, of),
         )  # fmt: skip
     said = st.session_state.pop(f"saved-{page}", "")
     if said:
@@ -150,14 +160,18 @@ def keep_controls(
 
 
 def _save(
-    chosen: Sequence[Candidate], info: CheckpointInfo, page: str, settings: dict[str, Any]
+    chosen: Sequence[Candidate],
+    info: CheckpointInfo,
+    page: str,
+    settings: dict[str, Any],
+    of: str,
 ) -> None:
     try:
         for one in chosen:
             assert one.crystal is not None  # those without one are not offered
             library.save(
                 one.crystal,
-                title=one.name,
+                title=f"{one.name} {of}".strip(),
                 page=page,
                 z=one.z,
                 provenance=provenance(info, settings),

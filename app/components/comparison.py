@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from plotly.subplots import make_subplots
 
 from app.components.crystal_facts import crystal_title
 from app.components.crystal_viewer import crystal_view
@@ -18,6 +19,9 @@ from cdvae_core.evaluation import published
 from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
 from cdvae_core.evaluation.report import FLOOR_NAME, Report, noise_floors
 
+DENSEST = 25.0  # g/cm³; osmium has 22.6
+ENERGIES = 5.0  # eV/atom about the middle
+_DASHES = ("solid", "dot")
 FLOOR_COLOUR, PAPER_COLOUR = "#a9b6b8", "#5c6b70"
 _DISTRIBUTIONS = {
     "density": "density, g/cm³", "energy": "energy by the independent network, eV/atom",
@@ -94,29 +98,55 @@ def figures_chart(chosen: Sequence[Found], task: str, rules: str) -> None:
 
 def distributions(chosen: Sequence[Found]) -> None:
     """What the distances between distributions are over, drawn."""
-    tables = {one.title: rows_of(one) for one in chosen}
-    known = {title: rows for title, rows in tables.items() if rows is not None}
-    names = [n for n in _DISTRIBUTIONS if any(n in rows for rows in known.values())]
+    known = [(one.title, rows) for one in chosen if (rows := rows_of(one)) is not None]
+    names = [n for n in _DISTRIBUTIONS if any(n in rows for _, rows in known)]
     if not names:
         return
     st.subheader("Distributions", anchor=False)
-    for column, name in zip(st.columns(len(names), gap="medium"), names, strict=True):
-        with column:
-            figure = go.Figure()
-            for i, (title, rows) in enumerate(known.items()):
-                if name in rows:
-                    values = rows[name].to_numpy(dtype=float)
-                    figure.add_histogram(
-                        x=values[np.isfinite(values)], name=title, histnorm="percent", opacity=0.6,
-                        marker={"color": PALETTE[i % len(PALETTE)]},
-                    )  # fmt: skip
-            figure.update_layout(
-                barmode="overlay", height=260, margin={"l": 8, "r": 8, "t": 8, "b": 8},
-                xaxis={"title": _DISTRIBUTIONS[name]}, yaxis={"title": "crystals, %"},
-                legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    figure = make_subplots(cols=len(names), horizontal_spacing=0.07)
+    beyond = []
+    for column, name in enumerate(names, 1):
+        values = {title: _finite(rows[name]) for title, rows in known if name in rows}
+        edges = _edges(name, [v for v in values.values() if len(v)])
+        for i, (title, _) in enumerate(known):
+            if len(values.get(title, ())) == 0:
+                continue
+            counts, _ = np.histogram(values[title], edges)
+            share = 100 * counts / len(values[title])
+            if share.sum() < 99.5:
+                beyond.append(f"{100 - share.sum():.0f} % of {title} in {name.replace('_', ' ')}")
+            figure.add_scatter(
+                x=(edges[1:] + edges[:-1]) / 2, y=share, name=title, legendgroup=title,
+                showlegend=title not in {trace.name for trace in figure.data},
+                mode="lines", line={"color": PALETTE[i % len(PALETTE)], "shape": "hvh", "width": 2,
+                                    "dash": _DASHES[i // len(PALETTE) % len(_DASHES)]},
+                row=1, col=column,
             )  # fmt: skip
-            st.plotly_chart(figure, key=f"distribution-{name}", config={"displayModeBar": False},
-                            alt=f"Distribution of the {_DISTRIBUTIONS[name]}")  # fmt: skip
+        figure.update_xaxes(title=_DISTRIBUTIONS[name], row=1, col=column)
+    figure.update_yaxes(title="crystals, %", row=1, col=1)
+    figure.update_layout(
+        height=380, margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "y": -0.25, "yanchor": "top"},
+    )  # fmt: skip
+    st.plotly_chart(figure, key="distributions", config={"displayModeBar": False},
+                    alt="Distributions of every model")  # fmt: skip
+    if beyond:
+        st.html(f'<p class="note">Beyond the axes: {", ".join(beyond)}.</p>')
+
+
+def _finite(column: pd.Series) -> np.ndarray:
+    values = column.to_numpy(dtype=float)
+    return values[np.isfinite(values)]
+
+
+def _edges(name: str, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Bins over what a crystal can have; what a broken one has is said in words."""
+    if name == "num_elements":
+        return np.arange(0.5, max(v.max() for v in values) + 1)
+    if name == "density":
+        return np.linspace(0, DENSEST, 51)
+    middle = float(np.median([np.median(v) for v in values]))
+    return np.linspace(middle - ENERGIES, middle + ENERGIES, 51)
 
 
 def pictures(chosen: Sequence[Found], task: str) -> None:

@@ -66,6 +66,7 @@ def metric_panel(info: CheckpointInfo) -> None:
         return
     st.header("How good it is", anchor=False)
     rows: list[dict[str, str]] = []
+    meanings: dict[str, str] = {}
     for one in own:
         paper = published.rows(one.report.task, one.report.meta["cutoffs"])
         beside = paper.get("CDVAE (paper)", {}) if one.report.meta["network"] in PAPER else {}
@@ -79,14 +80,29 @@ def metric_panel(info: CheckpointInfo) -> None:
                         "Noise floor": shown(name, one.report.noise_floor.get(name)),
                         "Paper": shown(name, beside.get(name)),
                         "Over": f"{one.report.meta['n']:,}",
-                        "What it is, and what it hides": MEANINGS[name].says,
                     }
                 )
+                meanings[MEANINGS[name].title] = MEANINGS[name].says
     st.dataframe(pd.DataFrame(rows), hide_index=True, height=35 * (len(rows) + 1) + 3)
+    with st.expander("What each figure is, and what it hides"):
+        fact_list(meanings.items())
     st.html(
         '<p class="note">The noise floor is the training data scored as if it were a model. The '
         "paper's figures are over 10,000 generated crystals and whole test sets.</p>"
     )
+
+
+def card_panel(info: CheckpointInfo) -> None:
+    """What the checkpoint says of itself; commands with what they printed are folded away."""
+    st.header("Model card", anchor=False)
+    head, *rest = (cache.card(info.path, info.stamp) or "This checkpoint has no card.").split(
+        "\n## ", 1
+    )
+    with st.container(border=True, key="card"):
+        st.markdown(head)
+        for text in rest:
+            with st.expander("Every figure with its command"):
+                st.markdown("## " + text)
 
 
 def dataset_panel(info: CheckpointInfo) -> None:

@@ -119,7 +119,7 @@ def map_figure(
         _add_classes(figure, of, colouring, caught)
     if point is not None:
         _ring(figure, of, point)
-    figure.update_layout(**_layout(of))
+    figure.update_layout(**map_layout(of))
     if colouring.values is not None:
         figure.update_layout(legend={"x": 1, "xanchor": "right"})  # the colour bar has the left
     return figure
@@ -219,7 +219,8 @@ def _size(points: int) -> float:
     return float(np.clip(22 - 4.4 * np.log10(max(points, 10)), 3.5, 11))
 
 
-def _layout(of: LatentMap) -> dict[str, Any]:
+def map_layout(of: LatentMap) -> dict[str, Any]:
+    """Axes, colours and legend of a map."""
     legend = {
         "orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom",
         "itemsizing": "constant", "font": {"size": 14}, "title": {"text": ""},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import streamlit as st
 
@@ -46,6 +48,7 @@ def place_panel(of: LatentMap, info: CheckpointInfo, place: tuple[float, float])
         return
     job_box(_PAGE, "Decoding", lambda job: None)
     for one in job.items():
+        one = replace(one, name="empty place")
         candidate_card(one, "place")
         candidate_table([one], info)
         keep_controls([one], info, _PAGE, settings)
@@ -61,7 +64,7 @@ def own_crystal(of: LatentMap, info: CheckpointInfo) -> np.ndarray | None:
             return None
         z = source.z.numpy()[None]
         index, distance = nearest(z, of.latents, 5)
-        st.html(f'<p class="note">{pretty(source.label)}: the star. Nearest in latent space:</p>')
+        st.html(f'<p class="note">{source.label}: the star. Nearest in latent space:</p>')
         with st.container(horizontal=True, gap="small"):
             for other, far in zip(index[0].tolist(), distance[0].tolist(), strict=True):
                 st.button(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import streamlit as st
 
 from app import cache
 from app.components.candidates import (
+    candidate_card,
     candidate_table,
     downloads,
     gallery,
@@ -17,10 +19,10 @@ from app.components.candidates import (
     prop_title,
     verdict_words,
 )
-from app.components.crystal_facts import crystal_title
 from app.components.curves import Curve, line_chart
 from app.components.path_charts import path_on_map
 from app.services.checkpoints import CheckpointInfo
+from app.services.decoding import Candidate
 from app.services.jobs import Job
 from app.services.optimise import Progress, Waypoint, best_of, start, success_rates, unfinished
 
@@ -36,10 +38,8 @@ def curve(items: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) 
     waypoints = [one for one in items if isinstance(one, Waypoint)]
     if waypoints:
         last = waypoints[-1]
-        crystal_title(
-            last.candidate.formula,
-            f"the latest of {len(waypoints)}, {verdict_words(last.candidate)}",
-        )
+        said = f"the latest of {len(waypoints)}, {verdict_words(last.candidate)}"
+        candidate_card(last.candidate, "latest", said)
 
 
 def _predicted(
@@ -114,8 +114,14 @@ def outcome(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> None:
         candidate_table(all_, info, {"Step": [one.step for one in waypoints]})
     kept = {k: v for k, v in settings.items() if k != "before"}
     found = [one.candidate for one in waypoints]
-    keep_controls(found, info, "optimise", kept)
+    keep_controls([_told(one, settings) for one in waypoints], info, "optimise", kept)
     downloads(found, "optimised")
+
+
+def _told(one: Waypoint, settings: dict[str, Any]) -> Candidate:
+    """A crystal of a way with a name that says which way."""
+    what = "draw" if settings["guided"] else "step"
+    return replace(one.candidate, name=f"{what} {one.step} from {settings['labels'][one.start]}")
 
 
 def _rates(best: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) -> None:

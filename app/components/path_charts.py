@@ -12,7 +12,7 @@ from app import cache
 from app.components.candidates import candidate_card, prop_title, verdict_words
 from app.components.colours import MARK, colours
 from app.components.curves import Curve, line_chart
-from app.components.map_chart import frame
+from app.components.map_chart import map_layout
 from app.services import interpolate
 from app.services.checkpoints import CheckpointInfo
 from app.services.decoding import Candidate
@@ -93,11 +93,8 @@ def path_on_map(info: CheckpointInfo, ways: Sequence[np.ndarray], key: str) -> N
             name="way", text=[f"stop {i}" for i in range(len(on_map))], hoverinfo="text",
             line={"color": MARK, "width": 2}, marker={"size": 7, "color": MARK},
         )  # fmt: skip
-    figure.update_layout(
-        height=380, margin={"l": 2, "r": 2, "t": 30, "b": 2}, xaxis=frame(), yaxis=frame(),
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-    )  # fmt: skip
-    st.plotly_chart(figure, key=f"{key}-map", config={"displayModeBar": False},
+    figure.update_layout(**map_layout(of) | {"height": 380})
+    st.plotly_chart(figure, key=f"{key}-map", theme=None, config={"displayModeBar": False},
                     alt="The way on the latent map, as UMAP places it")  # fmt: skip
     st.html('<p class="note">On the latent map each stop lies where its nearest known latents do. '
             "UMAP bends what is straight in z.</p>")  # fmt: skip

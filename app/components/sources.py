@@ -107,8 +107,8 @@ def restore_source(info: CheckpointInfo, key: str, index: int, where: dict[str, 
         state[f"{key}-kind"], state[f"{key}-kept"] = FILE, where
     else:
         state[f"{key}-kind"] = LIBRARY
-        if where["library"] in _fitting(info):  # else it has been deleted since
-            state[f"{key}-entry"] = where["library"]
+        known = where["library"] in _fitting(info)
+        state[f"{key}-entry"] = where["library"] if known else None  # it has been removed since
 
 
 def file_source(info: CheckpointInfo, key: str) -> Source | None:
@@ -131,15 +131,15 @@ def _file(info: CheckpointInfo, key: str, index: int) -> Source | None:
     else:
         st.html('<p class="note">It is read in a process of its own and stays on this machine.</p>')
         return None
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(name.encode() + content).hexdigest()
     known = st.session_state.setdefault("uploads", {})
     if digest not in known:
         with st.spinner("Reading the file"):
-            known[digest] = uploads.parse(content)
+            known[digest] = uploads.parse(content, name)
     crystal, edges = known[digest]
     z = uploads.encode(cache.model(info), crystal, edges)
     where = {"file": name, "cif": to_cif(crystal)}
-    return Source(formula(crystal.atomic_numbers), z, crystal, where)
+    return Source(pretty(formula(crystal.atomic_numbers)), z, crystal, where)
 
 
 def _library(info: CheckpointInfo, key: str, index: int) -> Source | None:
@@ -149,16 +149,19 @@ def _library(info: CheckpointInfo, key: str, index: int) -> Source | None:
     if not fitting:
         st.html('<p class="note">The library holds no latent of this checkpoint yet.</p>')
         return None
-    names = {n: f"{pretty(e.formula)}, {e.title} (no. {n})" for n, e in fitting.items()}
-    number = st.selectbox("Entry", names, key=f"{key}-entry", format_func=names.__getitem__)
-    entry = fitting[number]
-    return Source(entry.title, torch.tensor(entry.z), entry.crystal, {"library": number})
+    names = {k: f"{pretty(e.formula)}, {e.title} (no. {e.number})" for k, e in fitting.items()}
+    known = st.selectbox("Entry", names, key=f"{key}-entry", format_func=names.__getitem__,
+                         placeholder="It has been removed; choose another")  # fmt: skip
+    if known is None:
+        return None
+    entry = fitting[known]
+    return Source(entry.title, torch.tensor(entry.z), entry.crystal, {"library": known})
 
 
-def _fitting(info: CheckpointInfo) -> dict[int, library.Entry]:
-    """The entries with a latent of these very weights."""
+def _fitting(info: CheckpointInfo) -> dict[str, library.Entry]:
+    """The entries with a latent of these very weights, by key."""
     return {
-        entry.number: entry for entry in library.entries()
+        entry.key: entry for entry in library.entries()
         if entry.z is not None and entry.provenance.get("checkpoint") == info.name
         and entry.provenance.get("stamp") in (None, info.stamp)
     }  # fmt: skip

@@ -48,7 +48,7 @@ def start(
         from cdvae_core.prior import draw
 
         z, _ = draw(model, folder, count, seed, prior, condition, guidance)
-        names = [f"sample-{i:05d}" for i in range(count)]
+        names = [f"sample {i + 1}" for i in range(count)]
         for one in decode_all(
             job, model, z, names, schedule=schedule, seed=seed, judge=judge,
             num_atoms=condition.num_atoms,

@@ -50,7 +50,7 @@ def start(model: CDVAE, way: Tensor, *, schedule: str, seed: int, judge: Judge) 
     """Decode a way in the background; the items of the job are `Candidate`s, in order."""
 
     def work(job: Job) -> None:
-        names = [f"stop-{i:02d}" for i in range(len(way))]
+        names = [f"stop {i}" for i in range(len(way))]
         for one in decode_all(job, model, way, names, schedule=schedule, seed=seed, judge=judge):
             job.append(one)
 

@@ -213,27 +213,46 @@ def neighbours(of: LatentMap, point: int, count: int = 5) -> Sequence[tuple[int,
 
 
 def find(of: LatentMap, text: str) -> int | None:
-    """The first point of that id, or of that formula whatever the order of its elements."""
+    """The first point of that id, or of that formula whatever the order of its elements.
+
+    Capitals count, except where they make no formula: catio3 and CATIO3 are CaTiO3, CO is not Co.
+    """
     if text in of.index_of:
         return of.index_of[text]
-    wanted = _counts(text)
-    if wanted is None:
-        return None
-    share = np.zeros(101, dtype=np.float32)
-    for symbol, count in wanted.items():
-        share[SYMBOLS.index(symbol)] = count / sum(wanted.values())
-    hits = np.flatnonzero(np.abs(of.fractions - share).max(1) < 1e-4)
-    return int(hits[0]) if len(hits) else None
+    for counts in readings(text) or readings(text.lower()):
+        share = np.zeros(101, dtype=np.float32)
+        for symbol, count in counts.items():
+            share[SYMBOLS.index(symbol)] = count / sum(counts.values())
+        hits = np.flatnonzero(np.abs(of.fractions - share).max(1) < 1e-4)
+        if len(hits):
+            return int(hits[0])
+    return None
 
 
-def _counts(text: str) -> dict[str, float] | None:
-    """{'Sr': 1, 'Ti': 1, 'O': 3} of SrTiO3; None if it is no formula."""
-    parts = re.findall(r"([A-Z][a-z]?)(\d*)", text)
-    if not parts or "".join(a + b for a, b in parts) != text:
-        return None
-    counts: dict[str, float] = {}
-    for symbol, number in parts:
-        if symbol not in SYMBOLS[1:]:
-            return None
-        counts[symbol] = counts.get(symbol, 0) + int(number or 1)
-    return counts if all(counts.values()) else None
+def readings(text: str) -> list[dict[str, int]]:
+    """What a formula may mean: {'Sr': 1, 'Ti': 1, 'O': 3} of SrTiO3, none if it is no formula.
+
+    A text without capitals may mean several things; symbols of two letters are tried first.
+    """
+    if not re.fullmatch(r"([A-Za-z]{1,2}\d{0,3}){1,12}", text):
+        return []
+    any_case = text == text.lower()
+
+    def rest(place: int) -> list[dict[str, int]]:
+        if place == len(text):
+            return [{}]
+        found = []
+        for length in (2, 1):
+            part = text[place : place + length]
+            symbol = part.capitalize() if any_case else part
+            if len(part) < length or symbol not in SYMBOLS[1:]:
+                continue
+            digits = re.match(r"\d*", text[place + length :])
+            assert digits is not None  # it matches nothing at all
+            number = int(digits[0] or 1)
+            for other in rest(place + length + len(digits[0])):
+                if number:
+                    found.append({symbol: number + other.pop(symbol, 0)} | other)
+        return found
+
+    return rest(0)

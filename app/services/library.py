@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import platformdirs
@@ -34,7 +35,8 @@ class Entry:
     """One kept crystal.
 
     Attributes:
-        number: its row.
+        number: its row, for people; another one after an undo.
+        key: its name for life, by which other entries refer to it.
         title: what the person or the page called it.
         tags: words, sorted.
         page: where it was made.
@@ -43,6 +45,7 @@ class Entry:
     """
 
     number: int
+    key: str
     crystal: Crystal
     title: str
     tags: tuple[str, ...]
@@ -95,13 +98,18 @@ def save(
     provenance: dict[str, Any],
     z: np.ndarray | None = None,
     tags: Sequence[str] = (),
+    key: str | None = None,
 ) -> int:
     """Keep a crystal; the number of its entry.
+
+    Args:
+        key: of an entry that comes back; a new one else.
 
     Raises:
         OutputError: the library cannot be written.
     """
     data: dict[str, Any] = {
+        "key": key or uuid4().hex,
         "title": title,
         "page": page,
         "tags": _clean(tags),
@@ -155,11 +163,11 @@ def remove(numbers: Sequence[int]) -> list[Entry]:
 
 
 def restore(gone: Sequence[Entry]) -> None:
-    """Undo a removal; the entries get new numbers."""
+    """Undo a removal; the entries get new numbers and keep their keys."""
     for entry in gone:
         save(
             entry.crystal, title=entry.title, page=entry.page, provenance=entry.provenance,
-            z=entry.z, tags=entry.tags,
+            z=entry.z, tags=entry.tags, key=entry.key,
         )  # fmt: skip
 
 
@@ -172,6 +180,7 @@ def _entry(row: Any) -> Entry:
     z = data.get("z")
     return Entry(
         row.id,
+        str(data.get("key", row.id)),
         Crystal(row.numbers, np.linalg.solve(row.cell.T, row.positions.T).T, np.array(row.cell)),
         str(data.get("title", "")),
         tuple(data.get("tags", ())),

@@ -122,7 +122,7 @@ def start(
             if here.kept:
                 waypoints.append(here.z)
                 labels += [(i, step) for i in range(len(z))]
-        names = [f"start-{i:03d}-step-{step:05d}" for i, step in labels]
+        names = [f"start {i + 1}, step {step}" for i, step in labels]
         found = decode_all(
             job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, judge=judge,
             begun=ASCENT,
@@ -162,7 +162,7 @@ def start_guided(
             raise ConfigError("this checkpoint has no flow prior: run `cdvae prior`")
         z = guided(prior, goal, starts * draws, torch.Generator().manual_seed(seed))
         labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
-        names = [f"start-{i:03d}-draw-{draw:02d}" for i, draw in labels]
+        names = [f"series {i + 1}, draw {draw}" for i, draw in labels]
         found = decode_all(job, model, z, names, schedule=schedule, seed=seed, judge=judge)
         _append(job, labels, found)
 

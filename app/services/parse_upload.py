@@ -1,5 +1,7 @@
 """Run by itself: one uploaded file from standard input to JSON on standard output.
 
+The argument `cif` says that the file calls itself one; without, it is looked at.
+
 Parsing happens in a process of its own, because a hostile file may take forever or all memory.
 """
 
@@ -24,7 +26,8 @@ def main() -> None:
     answer: dict[str, object]
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
-        parse = parse_cif if "_cell_length" in text else parse_poscar
+        is_cif = sys.argv[1:] == ["cif"] or "_cell_length" in text
+        parse = parse_cif if is_cif else parse_poscar
         crystal = from_structure(niggli(to_structure(parse(text))))
         source, target, image = crystal_nn_edges(crystal)
     except UnicodeDecodeError:

@@ -23,8 +23,11 @@ LARGEST = 1_000_000  # bytes
 SECONDS = 30
 
 
-def parse(content: bytes) -> tuple[Crystal, list[list]]:
+def parse(content: bytes, name: str = "") -> tuple[Crystal, list[list]]:
     """A CIF or POSCAR as a Niggli cell, and its CrystalNN edges.
+
+    Args:
+        name: of the file; one that ends in .cif is read as such, any other by its looks.
 
     Raises:
         StructureError: too large, too slow, or no crystal.
@@ -32,6 +35,7 @@ def parse(content: bytes) -> tuple[Crystal, list[list]]:
     if len(content) > LARGEST:
         raise StructureError(f"the file has {len(content):,} bytes; up to {LARGEST:,} are read")
     command = [sys.executable, "-m", "app.services.parse_upload"]
+    command += ["cif"] if name.lower().endswith(".cif") else []
     try:
         done = subprocess.run(
             command, input=content, capture_output=True, timeout=SECONDS, cwd=ROOT, check=True

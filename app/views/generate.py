@@ -53,6 +53,6 @@ else:
         gallery(shown, PAGE)
         candidate_table(shown, info)
         if not job.running:
-            keep_controls(shown, info, PAGE, settings)
+            keep_controls(shown, info, PAGE, settings, f"of seed {settings['seed']}")
             downloads(shown, "generated")
             relaxation(shown, job)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache
 from app.components.home_panels import (
+    card_panel,
     dataset_panel,
     gallery_row,
     metric_panel,
@@ -28,10 +28,7 @@ gallery_row(info)
 left, right = st.columns([1.7, 1], gap="large")
 with left:
     metric_panel(info)
-    st.header("Model card", anchor=False)
-    text = cache.card(info.path, info.stamp)
-    with st.container(border=True, key="card"):
-        st.markdown(text or "This checkpoint has no card.md.")
+    card_panel(info)
 with right:
     st.header("Dataset", anchor=False)
     dataset_panel(info)

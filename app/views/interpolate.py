@@ -85,5 +85,5 @@ else:
         path_on_map(info, [settings["points"]], PAGE)
         candidate_table(found, info)
         kept = {k: v for k, v in settings.items() if k != "points"}
-        keep_controls(found, info, PAGE, kept)
+        keep_controls(found, info, PAGE, kept, f"of {' → '.join(settings['ends'])}")
         downloads(found, "way")

@@ -71,16 +71,23 @@ def noise_floors(columns: Columns) -> list[tuple[str, Figures]]:
     """The noise floors of reports side by side, by title.
 
     Floors differ with the reference and with the number of crystals: each comes once, and where
-    there is more than one, with the title of the first report that it belongs to.
+    there is more than one, with the reference and, if need be, what it is over.
     """
-    found: dict[tuple[str | None, str], tuple[str, Figures]] = {}
-    for title, report in columns:
+    found: dict[tuple[str | None, str], Figures] = {}
+    for _, report in columns:
         if report.noise_floor:
             over = (report.meta.get("reference"), counted(report.floor_counts))
-            found.setdefault(over, (title, report.noise_floor))
+            found.setdefault(over, report.noise_floor)
     if len(found) == 1:
-        return [(FLOOR_NAME, figures) for _, figures in found.values()]
-    return [(f"{FLOOR_NAME}, {title}", figures) for title, figures in found.values()]
+        return [(FLOOR_NAME, figures) for figures in found.values()]
+    references = [reference for reference, _ in found]
+    return [
+        (
+            f"{FLOOR_NAME}, {reference}" + (f", over {over}" if references.count(reference) > 1 else ""),
+            figures,
+        )
+        for (reference, over), figures in found.items()
+    ]
 
 
 def make(

@@ -134,14 +134,14 @@ def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(worl
     settled(at.run())
     click(at, "Save")
     kept = library.entries()
-    assert [entry.title for entry in kept] == ["sample-00002", "sample-00000"]
+    assert [entry.title for entry in kept] == ["sample 3 of seed 5", "sample 1 of seed 5"]
     assert kept[0].provenance["checkpoint"] == "tiny"
     assert kept[0].provenance["settings"]["seed"] == 5
     assert kept[0].z.shape == (16,)
 
     later = opened("views/library.py")  # another session, as after a restart
-    assert [row["Title"] for row in tables(later)[0]] == ["sample-00002", "sample-00000"]
-    later.text_input(key="search-library").set_value("tiny 00002")
+    assert [row["Title"] for row in tables(later)[0]] == [e.title for e in kept]
+    later.text_input(key="search-library").set_value("tiny 3")
     settled(later.run())
     assert len(tables(later)[0]) == 1
     library.retag(kept[0].number, "mine", ["Nice", " b "])
@@ -183,18 +183,26 @@ def test_a_way_in_the_library_opens_with_its_ends(world: World) -> None:
 
 def test_a_way_from_a_file_and_an_entry_opens_with_both(world: World) -> None:
     crystal = world.split("test").crystal(0)
-    number = library.save(crystal, title="kept", page="generate", z=np.zeros(16),
-                          provenance={"checkpoint": "tiny"})  # fmt: skip
+    library.save(crystal, title="kept", page="generate", z=np.zeros(16),
+                 provenance={"checkpoint": "tiny"})  # fmt: skip
+    [begun] = library.entries()
     settings = {
         "way": interpolate.LINE, "ends": ["file", "kept"],
-        "where": [{"file": "<mine>.cif", "cif": to_cif(crystal)}, {"library": number}],
+        "where": [{"file": "<mine>.cif", "cif": to_cif(crystal)}, {"library": begun.key}],
         "between": 2, "schedule": "fast", "seed": 4,
     }  # fmt: skip
     keep(crystal, "interpolate", settings)
-    at = reopened()
+    library.restore(library.remove([begun.number]))  # another number, the same entry
+    at = reopened("interpolate")
     assert "As it was kept in the library: &lt;mine&gt;.cif" in text(at)
-    assert next(box for box in at.selectbox if box.label == "Entry").value == number
+    assert next(box for box in at.selectbox if box.label == "Entry").value == begun.key
     assert not next(button for button in at.button if button.label == "Walk").disabled
+    library.remove([e.number for e in library.entries() if e.key == begun.key])
+    library.save(crystal, title="another", page="x", z=np.zeros(16),
+                 provenance={"checkpoint": "tiny"})  # fmt: skip
+    at = reopened("interpolate")
+    assert next(box for box in at.selectbox if box.label == "Entry").value is None
+    assert next(button for button in at.button if button.label == "Walk").disabled
 
 
 def test_what_was_made_on_the_map_opens_there(world: World) -> None:
@@ -314,14 +322,14 @@ def test_each_removal_can_be_undone(world: World) -> None:
         assert {entry.title for entry in library.entries()} == {"first", "second"}
 
 
-def reopened() -> AppTest:
-    """The page of the newest entry, opened as its button does: AppTest cannot mark a row."""
+def reopened(page: str = "") -> AppTest:
+    """The page of the newest entry (of a page), opened as its button does: no row can be marked."""
     import streamlit as st
 
     from app.components.restore import PAGES, reopen
 
     at = opened("views/library.py")
-    entry = library.entries()[0]
+    entry = next(e for e in library.entries() if page in ("", e.page))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(st, "session_state", at.session_state)
         reopen(entry)

@@ -105,6 +105,12 @@ def test_a_hostile_upload_is_one_sentence(content: bytes, says: str) -> None:
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
 
 
+def test_a_file_that_calls_itself_a_cif_is_told_of_as_one() -> None:
+    with pytest.raises(StructureError) as raised:
+        uploads.parse(b"not a crystal at all", "mine.CIF")
+    assert "CIF" in str(raised.value) and "POSCAR" not in str(raised.value)
+
+
 def test_a_slow_upload_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "SECONDS", 0.05)
     with pytest.raises(StructureError, match=r"longer than 0\.05 s"):

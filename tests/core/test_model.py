@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from examples import (
@@ -39,6 +41,29 @@ def test_a_supercell_has_the_latent_of_its_crystal() -> None:
         found = model.encode(other, multigraph(other.to_crystals()))
         for one, two in zip(expected, found, strict=True):
             assert (one - two).abs().max() < 1e-9 * scale
+
+
+@torch.no_grad()
+def test_an_encoder_that_sees_the_aggregates_keeps_the_symmetries_and_can_count() -> None:
+    torch.manual_seed(0)
+    model = small_model(0)
+    model.config = replace(model.config, encode_aggregates=True)
+    model.add_aggregates()
+    assert model.fc_aggregates is not None
+    model = model.double()
+    given_crystals = [*perovskites(3), prototypes()["hcp"]]
+    given_batch = shaken(batch(given_crystals), 0.02)
+    blind = model.encode(given_batch, multigraph(given_batch.to_crystals()))[0]
+    model.fc_aggregates.weight.normal_(std=0.1)
+    mu = model.encode(given_batch, multigraph(given_batch.to_crystals()))[0]
+    assert (mu - blind).abs().max() > 1e-2
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turned, _ = permuted(given_batch.replace(lattice=given_batch.lattice @ turn))
+    same = model.encode(turned, multigraph(turned.to_crystals()))[0]
+    assert (same - mu).abs().max() < 1e-9
+    big, _ = supercell(given_batch)
+    other = model.encode(big, multigraph(big.to_crystals()))[0]
+    assert (other - mu).abs().amax(1).min() > 1e-2  # the mean over atoms cannot tell the two apart
 
 
 @settings(max_examples=10)

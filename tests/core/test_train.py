@@ -218,6 +218,26 @@ def test_a_lattice_parameter_that_new_data_do_not_vary_is_predicted_as_theirs(
     assert torch.allclose(matrix_to_parameters(cells)[1], torch.tensor(90.0), atol=1e-2)
 
 
+def test_an_encoder_that_gains_the_aggregates_says_the_same_at_first(
+    tmp_path: Path, splits: dict[str, CachedSplit]
+) -> None:
+    blind = training.build(experiment("model.encode_aggregates=false"), splits["train"])
+    blind.save(tmp_path / "blind")
+    sees = training.build(experiment(), splits["train"], tmp_path / "blind")
+    assert sees.config.encode_aggregates and not blind.config.encode_aggregates
+    given = splits["train"].batch([0, 1, 2], None)
+    for one, other in zip(
+        blind.encode(given.crystals, given.graph), sees.encode(given.crystals, given.graph),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(one, other)
+    sees.save(tmp_path / "sees")
+    with pytest.raises(ConfigError, match="another model section"):
+        training.build(
+            experiment("model.encode_aggregates=false"), splits["train"], tmp_path / "sees"
+        )
+
+
 def test_start_from_a_checkpoint_of_another_shape(uninterrupted: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another model section"):
         training.train(

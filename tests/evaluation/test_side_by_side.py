@@ -22,9 +22,12 @@ def test_a_floor_for_each_number_of_crystals(second: int, floors: list[str]) -> 
     [line] = [line for line in table.splitlines() if line.startswith("COV-R")]
     assert line.replace("10.00 %", "").split("  ")[-1].strip() == floors[-1]
     assert sum(line.count(value) for value in floors) == len(floors)
-    assert ("noise floor, other" in table) is (len(floors) == 2)
+    assert ("over 50 crystals" in table) is (len(floors) == 2)
 
 
 def test_floors_of_two_references_are_two() -> None:
     columns = [("one", report(100, 0.9)), ("other", report(100, 0.8, "perov_5:test"))]
-    assert [head for head, _ in noise_floors(columns)] == ["noise floor, one", "noise floor, other"]
+    assert [head for head, _ in noise_floors(columns)] == [
+        "noise floor, perov_like:test",
+        "noise floor, perov_5:test",
+    ]
