@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from app.components.crystal_facts import crystal_title
 from app.components.crystal_viewer import crystal_view
 from app.components.curves import PALETTE
 from app.services.chemistry import formula
-from app.services.reports import Found, crystals_of, rows_of
+from app.services.reports import Found, Scale, crystals_of, rows_of
 from cdvae_core.evaluation import published
 from cdvae_core.evaluation.glossary import MEANINGS, counted, shown
 from cdvae_core.evaluation.report import FLOOR_NAME, Report, noise_floors
@@ -29,7 +30,9 @@ _DISTRIBUTIONS = {
 }  # fmt: skip
 
 
-def _columns(chosen: Sequence[Found], task: str, rules: str) -> dict[str, dict[str, float | None]]:
+def _columns(
+    chosen: Sequence[Found], task: str, scale: Scale
+) -> dict[str, dict[str, float | None]]:
     """Figures by model: ours, the paper's, and the noise floors."""
     reports: dict[str, Report] = {}
     for one in chosen:
@@ -38,36 +41,44 @@ def _columns(chosen: Sequence[Found], task: str, rules: str) -> dict[str, dict[s
             title += "′"
         reports[title] = one.report
     own = {title: report.metrics for title, report in reports.items()}
-    return own | published.rows(task, rules) | dict(noise_floors(list(reports.items())))
+    return own | _paper(task, scale) | dict(noise_floors(list(reports.items())))
+
+
+def _paper(task: str, scale: Scale) -> dict[str, dict[str, float | None]]:
+    """The published rows, which are of the published test sets only."""
+    reference, cutoffs = scale
+    return published.rows(task, cutoffs) if reference == f"{cutoffs}:test" else {}
 
 
 def _names(columns: dict[str, dict[str, float | None]]) -> list[str]:
     return [name for name in MEANINGS if any(name in figures for figures in columns.values())]
 
 
-def metric_table(chosen: Sequence[Found], task: str, rules: str) -> None:
+def metric_table(chosen: Sequence[Found], task: str, scale: Scale) -> None:
     """Every figure of every model, with its meaning."""
-    columns = _columns(chosen, task, rules)
+    columns = _columns(chosen, task, scale)
     names = _names(columns)
-    table = {"Figure": [MEANINGS[name].title for name in names]}
+    table = {"Figure": ["Crystals", *(MEANINGS[name].title for name in names)]}
+    sizes = [f"{one.report.meta.get('n', 0):,}" for one in chosen]
     for head, figures in columns.items():
-        table[head] = [shown(name, figures.get(name)) for name in names]
+        size = sizes.pop(0) if sizes else ""  # the models' own columns come first
+        table[head] = [size, *(shown(name, figures.get(name)) for name in names)]
     arrows = {"higher": "higher is better", "lower": "lower is better", "": "–"}
-    table["Better"] = [arrows[MEANINGS[name].better] for name in names]
-    table["What it is, and what it hides"] = [MEANINGS[name].says for name in names]
-    st.dataframe(pd.DataFrame(table), hide_index=True, height=min(35 * (len(names) + 1) + 3, 560))
-    for one in chosen:
-        over = counted(one.report.counts)
-        st.html(f'<p class="note">{one.title}: over {over}, against '
-                f"{one.report.meta.get('reference')}.</p>")  # fmt: skip
-    if published.rows(task, rules):
+    table["Better"] = ["–", *(arrows[MEANINGS[name].better] for name in names)]
+    says = [MEANINGS[name].says for name in names]
+    table["What it is, and what it hides"] = ["How many were made", *says]
+    st.dataframe(pd.DataFrame(table), hide_index=True, height=min(35 * (len(names) + 2) + 3, 600))
+    over = {f"{one.title}: over {counted(one.report.counts)}" for one in chosen}
+    with st.expander("What the figures are over"):
+        st.markdown("\n".join(f"- {escape(line)}" for line in sorted(over)))
+    if _paper(task, scale):
         st.html('<p class="note">The paper generated 10,000 crystals and reconstructed whole test '
                 "sets: coverage grows with the number of crystals.</p>")  # fmt: skip
 
 
-def figures_chart(chosen: Sequence[Found], task: str, rules: str) -> None:
+def figures_chart(chosen: Sequence[Found], task: str, scale: Scale) -> None:
     """One figure as bars."""
-    columns = _columns(chosen, task, rules)
+    columns = _columns(chosen, task, scale)
     names = [n for n in _names(columns) if sum(f.get(n) is not None for f in columns.values()) > 1]
     if not names:
         return
@@ -81,9 +92,9 @@ def figures_chart(chosen: Sequence[Found], task: str, rules: str) -> None:
         else PALETTE[own.index(head) % len(PALETTE)] if head in own else PAPER_COLOUR
         for head in heads
     ]  # fmt: skip
-    scale = 100 if MEANINGS[name].share else 1
+    factor = 100 if MEANINGS[name].share else 1
     figure = go.Figure(
-        go.Bar(x=[scale * (columns[h][name] or 0.0) for h in heads], y=heads, orientation="h",
+        go.Bar(x=[factor * (columns[h][name] or 0.0) for h in heads], y=heads, orientation="h",
                marker={"color": colours}, text=[shown(name, columns[h][name]) for h in heads])
     )  # fmt: skip
     unit = ", %" if MEANINGS[name].share else ""

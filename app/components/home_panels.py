@@ -67,7 +67,7 @@ def metric_panel(info: CheckpointInfo) -> None:
     st.header("How good it is", anchor=False)
     rows: list[dict[str, str]] = []
     meanings: dict[str, str] = {}
-    for one in own:
+    for one in sorted(own, key=lambda one: list(SHOWN).index(one.report.task)):
         paper = published.rows(one.report.task, one.report.meta["cutoffs"])
         beside = paper.get("CDVAE (paper)", {}) if one.report.meta["network"] in PAPER else {}
         for name in SHOWN[one.report.task]:

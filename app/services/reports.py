@@ -29,6 +29,9 @@ TASKS = ("reconstruction", "generation", "optimisation", "stability")
 PICTURES = 12
 
 
+Scale = tuple[str, str]  # reference and cut-offs: what figures must share to be compared
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """One report.
@@ -42,6 +45,10 @@ class Found:
     report: Report
     table: Path | None = None
     pictures: Path | None = None
+
+    @property
+    def scale(self) -> Scale:
+        return str(self.report.meta.get("reference")), self.report.meta["cutoffs"]
 
 
 def found() -> tuple[list[Found], list[str]]:

@@ -31,13 +31,14 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     task = st.segmented_control("Task", tasks, default=tasks[0], required=True, key="task",
                                 format_func=str.capitalize, persist_state="session")  # fmt: skip
     of_task = [f for f in found if f.report.task == task]
-    cutoffs = list(dict.fromkeys(f.report.meta["cutoffs"] for f in of_task))
-    rules = st.selectbox(
-        "Cut-offs", cutoffs, key=f"rules-{task}", width=200,
-        help="Whose cut-offs and published rows. Figures by different cut-offs do not compare.",
+    scales = list(dict.fromkeys(f.scale for f in of_task))
+    scale = st.selectbox(
+        "Against", scales, key=f"scale-{task}", width=320,
+        format_func="{0[0]}, cut-offs of {0[1]}".format,
+        help="The reference and the cut-offs. Figures by different ones do not compare.",
     )  # fmt: skip
-chosen = [f for f in of_task if f.report.meta["cutoffs"] == rules]
-metric_table(chosen, task, rules)
-figures_chart(chosen, task, rules)
+chosen = [f for f in of_task if f.scale == scale]
+metric_table(chosen, task, scale)
+figures_chart(chosen, task, scale)
 distributions(chosen)
 pictures(chosen, task)

@@ -379,6 +379,14 @@ def test_reports_stand_beside_the_paper(
     [row] = [row for row in tables(at)[0] if row["Figure"] == "Structure valid"]
     assert (row["first"], row["second"], row["noise floor"]) == ("50.00 %", "75.00 %", "100.00 %")
     assert row["CDVAE (paper)"] == "100.00 %"
+    other = report("first", struct_valid=0.5)
+    other["meta"]["reference"] = "perov_like:test"
+    (tmp_path / "reports" / "first" / "report.json").write_text(json.dumps(other))
+    at = opened("views/compare.py")
+    at.selectbox(key="scale-generation").set_value(("perov_like:test", "perov_5"))
+    settled(at.run())
+    [row] = [row for row in tables(at)[0] if row["Figure"] == "Structure valid"]
+    assert "CDVAE (paper)" not in row and "second" not in row  # those are of other data
 
 
 def test_a_stopped_job_keeps_what_it_has(world: World) -> None:
