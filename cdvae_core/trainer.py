@@ -177,7 +177,10 @@ class TrainingRun(L.LightningModule):
             self._resume_skip = progress["current"]["processed"]
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+Weights = tuple[Tensor, ...] | list[Tensor]
+
+
+def moving_average(decay: float) -> Callable[[Weights, Weights, Tensor | int], None]:
     """An exponential moving average that forgets the random start: it is short at first.
 
     After n steps it goes back over n / 9 of them, until `decay` limits it. With a constant 0.999 a
@@ -185,7 +188,7 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
     """
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def update(averaged: Weights, current: Weights, count: Tensor | int) -> None:
         steps = float(count)
         kept = min(decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(averaged, current, 1 - kept)
