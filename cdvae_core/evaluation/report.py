@@ -81,13 +81,11 @@ def noise_floors(columns: Columns) -> list[tuple[str, Figures]]:
     if len(found) == 1:
         return [(FLOOR_NAME, figures) for figures in found.values()]
     references = [reference for reference, _ in found]
-    return [
-        (
-            f"{FLOOR_NAME}, {reference}" + (f", over {over}" if references.count(reference) > 1 else ""),
-            figures,
-        )
-        for (reference, over), figures in found.items()
-    ]
+    named = []
+    for (reference, over), figures in found.items():
+        more = f", over {over}" if references.count(reference) > 1 else ""
+        named.append((f"{FLOOR_NAME}, {reference}{more}", figures))
+    return named
 
 
 def make(
