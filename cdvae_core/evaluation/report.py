@@ -76,15 +76,16 @@ def noise_floors(columns: Columns) -> list[tuple[str, Figures]]:
     found: dict[tuple[str | None, str], Figures] = {}
     for _, report in columns:
         if report.noise_floor:
-            over = (report.meta.get("reference"), counted(report.floor_counts))
-            found.setdefault(over, report.noise_floor)
+            of = (report.meta.get("reference"), counted(report.floor_counts))
+            found.setdefault(of, report.noise_floor)
     if len(found) == 1:
         return [(FLOOR_NAME, figures) for figures in found.values()]
     references = [reference for reference, _ in found]
     named = []
     for (reference, over), figures in found.items():
-        more = f", over {over}" if references.count(reference) > 1 else ""
-        named.append((f"{FLOOR_NAME}, {reference}{more}", figures))
+        title = f"{FLOOR_NAME}, {reference}"
+        title += f", over {over}" if references.count(reference) > 1 else ""
+        named.append((title, figures))
     return named
 
 
