@@ -79,6 +79,7 @@ def fit(
             record = losses(
                 model, batch.crystals, batch.graph, batch.prop, generator,
                 noise_draws=recipe.noise_draws,
+                shuffled=recipe.shuffled_types,
                 teacher_forcing=recipe.teacher_forcing_epochs is None,
             )  # fmt: skip
         weights = experiment.losses

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cdvae_core.baselines.protocol import Baseline
     from cdvae_core.crystal import Crystal
     from cdvae_core.data.cache import CachedSplit
-    from cdvae_core.decode import Decoded, Folder
+    from cdvae_core.decode import Decoded, Folder, Given
     from cdvae_core.langevin import Schedule
     from cdvae_core.model import CDVAE
     from cdvae_core.optimise import Ascent
@@ -146,6 +146,7 @@ def sample(
 
     from cdvae_core.cluster import connect
     from cdvae_core.crystal import atomic_numbers_of
+    from cdvae_core.decode import Given
     from cdvae_core.prior import Condition, draw
 
     if scheduler is not None:
@@ -156,7 +157,7 @@ def sample(
     wishes = Condition(prop, num_atoms, atomic_numbers_of(wanted), atomic_numbers_of(unwanted))
     _check_atoms(num_atoms, model)
     z, name = draw(model, checkpoint, n, seed, prior, wishes, guidance)
-    fixed = None if num_atoms is None else torch.full((n,), num_atoms, device=model.device)
+    given = Given(None if num_atoms is None else torch.full((n,), num_atoms))
     names = [f"sample-{i:05d}" for i in range(n)]
     folder = _folder(
         out, checkpoint, plan, seed, task="sample", prior=name, condition=asdict(wishes),
@@ -164,9 +165,9 @@ def sample(
     )  # fmt: skip
     folder.latents(z, names)
     if scheduler is None:
-        _run(model, z, names, plan, seed, fixed, batch_size, folder, trajectory)
+        _run(model, z, names, plan, seed, given, batch_size, folder, trajectory)
     else:
-        _run_on_cluster(model, z, names, plan, seed, fixed, batch_size or 128, folder, scheduler)
+        _run_on_cluster(model, z, names, plan, seed, given, batch_size or 128, folder, scheduler)
 
 
 @app.command("prior")
@@ -215,6 +216,9 @@ def reconstruct(
     seed: Seed = 0,
     start: Annotated[str, typer.Option("--from", help="mu, or z drawn from q(z | M)")] = "mu",
     k: Annotated[int, typer.Option("--k", min=1, help="decodings of each crystal")] = 1,
+    given: Annotated[
+        str, typer.Option(help="not predicted but true: some of N,lattice,composition")
+    ] = "",
     trajectory: Trajectory = False,
     batch_size: BatchSize = None,
     compiled: Compile = False,
@@ -224,6 +228,7 @@ def reconstruct(
     import torch
 
     from cdvae_core.data.cache import open_split
+    from cdvae_core.decode import truth
     from cdvae_core.encode import encode_split
 
     if _is_baseline(checkpoint):
@@ -241,6 +246,7 @@ def reconstruct(
 
     if start not in ("mu", "z"):
         raise ConfigError(f"--from is '{start}', but must be mu or z")
+    whats = [word.strip() for word in given.split(",") if word.strip()]
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
     generator = torch.Generator().manual_seed(seed)
@@ -249,14 +255,15 @@ def reconstruct(
     z = z.to(model.device).repeat_interleave(k, 0)
     names = [f"{split}-{i:05d}-{try_}" for i in chosen for try_ in range(k)]
     true = [source.crystal(i) for i in chosen]
+    told = truth([crystal for crystal in true for _ in range(k)], whats)
     ids = [source.ids[i] for i in chosen]
     folder = _folder(
         out, checkpoint, plan, seed, task="reconstruct", dataset=dataset, split=split,
-        start=start, k=k, ids=ids,
+        start=start, k=k, given=whats, ids=ids,
     )  # fmt: skip
     folder.latents(z, names)
     folder.reference(true, ids)
-    found = _run(model, z, names, plan, seed, None, batch_size, folder, trajectory)
+    found = _run(model, z, names, plan, seed, told, batch_size, folder, trajectory)
     _report(found, true, k, folder)
 
 
@@ -293,6 +300,7 @@ def optimise(
     """Find latents of crystals with a better property, and decode them."""
     import torch
 
+    from cdvae_core.decode import Given
     from cdvae_core.optimise import Goal, ascend, guided
     from cdvae_core.prior import load_prior
 
@@ -348,7 +356,7 @@ def optimise(
         "from the data"
     )
     folder.settings["predicted"] = predicted.tolist()
-    _run(model, latents, names, plan, seed, None, batch_size, folder, trajectory=False)
+    _run(model, latents, names, plan, seed, Given(), batch_size, folder, trajectory=False)
 
 
 def _waypoints(way: Iterator[Ascent], steps: int, n: int) -> tuple[Tensor, list[str]]:
@@ -519,7 +527,7 @@ def _run(
     names: list[str],
     plan: Schedule,
     seed: int,
-    num_atoms: Tensor | None,
+    given: Given,
     batch_size: int | None,
     folder: Folder,
     trajectory: bool,
@@ -533,7 +541,7 @@ def _run(
     with tqdm(total=len(z) * plan.total, unit="eval", unit_scale=True) as bar:
         for step, done in decode(
             model, z, names, plan, seed,
-            num_atoms=num_atoms, batch_size=batch_size or largest_batch(model), folder=folder,
+            given=given, batch_size=batch_size or largest_batch(model), folder=folder,
             trajectory=trajectory,
         ):  # fmt: skip
             bar.update(step.crystals.num_crystals)
@@ -551,7 +559,7 @@ def _run_on_cluster(
     names: list[str],
     plan: Schedule,
     seed: int,
-    num_atoms: Tensor | None,
+    given: Given,
     batch_size: int,
     folder: Folder,
     scheduler: str,
@@ -563,7 +571,7 @@ def _run_on_cluster(
 
     with tqdm(total=len(z), unit="crystal") as bar:
         for done in decode_on_cluster(
-            model, z, names, plan, seed, scheduler, num_atoms=num_atoms, batch_size=batch_size
+            model, z, names, plan, seed, scheduler, given=given, batch_size=batch_size
         ):
             folder.add(done)
             bar.update(len(done))

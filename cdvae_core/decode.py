@@ -45,6 +45,53 @@ class Decoded:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the decoder is told of each crystal instead of predicting it from z.
+
+    Attributes:
+        num_atoms: N.
+        atomic_numbers: of the atoms of each crystal; needs N.
+        lattice: cells in Å.
+    """
+
+    num_atoms: Int[Tensor, " crystals"] | None = None
+    atomic_numbers: Sequence[Int[Tensor, " atoms"]] | None = None
+    lattice: Float[Tensor, "crystals 3 3"] | None = None
+
+    def part(self, part: slice, device: torch.device) -> dict[str, Tensor]:
+        """Of some crystals, as `sample` takes it."""
+        told = {}
+        if self.num_atoms is not None:
+            told["num_atoms"] = self.num_atoms[part].to(device)
+        if self.atomic_numbers is not None:
+            told["atomic_numbers"] = torch.cat(list(self.atomic_numbers[part])).to(device)
+        if self.lattice is not None:
+            told["lattice"] = self.lattice[part].to(device)
+        return told
+
+
+def truth(crystals: Sequence[Crystal], whats: Sequence[str]) -> Given:
+    """What crystals truly are, to be given to the decoder: how much do the predictions cost?
+
+    Args:
+        whats: some of "N", "lattice" and "composition", which brings N with it.
+
+    Raises:
+        ConfigError: another word.
+    """
+    for word in whats:
+        if word not in ("N", "lattice", "composition"):
+            raise ConfigError(f"'{word}' cannot be given; what can: N, lattice, composition")
+    batch = CrystalBatch.from_crystals(crystals)
+    types = batch.atomic_numbers.split(batch.num_atoms.tolist())
+    return Given(
+        batch.num_atoms if {"N", "composition"} & set(whats) else None,
+        types if "composition" in whats else None,
+        batch.lattice if "lattice" in whats else None,
+    )
+
+
 @dataclass
 class Folder:
     """The folder that a decoding run fills.
@@ -155,7 +202,7 @@ def decode(
     schedule: Schedule,
     seed: int,
     *,
-    num_atoms: Int[Tensor, " crystals"] | None = None,
+    given: Given = Given(),
     batch_size: int = 128,
     folder: Folder | None = None,
     trajectory: bool = False,
@@ -168,7 +215,7 @@ def decode(
 
     Args:
         names: one per latent.
-        num_atoms: fixed N, instead of the predicted one.
+        given: what is not to be predicted.
         folder: where crystals are written as they come.
         trajectory: keep every step in the folder, too.
     """
@@ -176,9 +223,9 @@ def decode(
         for number, first in enumerate(range(0, len(z), batch_size)):
             part = slice(first, first + batch_size)
             generator = _generator(z.device, seed, number)
-            fixed = None if num_atoms is None else num_atoms[part]
+            told = given.part(part, z.device)
             kept: list[LangevinStep] = []
-            steps = sample(model, z[part], schedule=schedule, generator=generator, num_atoms=fixed)
+            steps = sample(model, z[part], schedule=schedule, generator=generator, **told)
             for step in steps:
                 last = step.index == step.total - 1
                 done = _finished(step.crystals, names[part]) if last else []
@@ -203,7 +250,7 @@ def decode_on_cluster(
     seed: int,
     scheduler: str,
     *,
-    num_atoms: Int[Tensor, " crystals"] | None = None,
+    given: Given = Given(),
     batch_size: int = 128,
 ) -> Iterator[list[Decoded]]:
     """Decode the same batches, and so on like devices the same crystals, on Dask workers.
@@ -221,13 +268,12 @@ def decode_on_cluster(
     from cdvae_core.cluster import workers_of
 
     model, z = model.cpu(), z.cpu()
-    fixed = None if num_atoms is None else num_atoms.cpu()
     parts = [slice(first, first + batch_size) for first in range(0, len(z), batch_size)]
     with workers_of(scheduler):
         yield from Parallel(return_as="generator")(
             delayed(_decode_batch)(
                 model, z[part], names[part], schedule, seed, number,
-                None if fixed is None else fixed[part],
+                given.part(part, torch.device("cpu")),
             )
             for number, part in enumerate(parts)
         )  # fmt: skip
@@ -240,15 +286,13 @@ def _decode_batch(
     schedule: Schedule,
     seed: int,
     number: int,
-    num_atoms: Tensor | None,
+    told: dict[str, Tensor],
 ) -> list[Decoded]:
     """On a worker: batch `number` of a run."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fixed = None if num_atoms is None else num_atoms.to(device)
+    told = {name: value.to(device) for name, value in told.items()}
     generator = _generator(device, seed, number)
-    steps = sample(
-        model.to(device), z.to(device), schedule=schedule, generator=generator, num_atoms=fixed
-    )
+    steps = sample(model.to(device), z.to(device), schedule=schedule, generator=generator, **told)
     return _finished(final(steps), names)
 
 

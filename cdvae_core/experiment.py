@@ -50,12 +50,14 @@ class BasicRecipe:
     def __post_init__(self) -> None:
         check_positive(
             self, "recipe.", "seed", "warmup_steps", "final_learning_rate", "max_skipped",
-            "teacher_forcing_epochs", "ema_decay",
+            "teacher_forcing_epochs", "ema_decay", "shuffled_types",
         )  # fmt: skip
         if self.seed > MAX_SEED:
             raise ConfigError(f"recipe.seed is {self.seed}, but must be at most {MAX_SEED}")
-        if self.ema_decay > 1:
-            raise ConfigError(f"recipe.ema_decay is {self.ema_decay}, but must be at most 1")
+        for name in ("ema_decay", "shuffled_types"):
+            share = getattr(self, name, 0.0)
+            if share > 1:
+                raise ConfigError(f"recipe.{name} is {share}, but must be at most 1")
         if self.batch_size % self.micro_batch:
             raise ConfigError(
                 f"recipe.batch_size {self.batch_size} is no multiple of "
@@ -69,6 +71,8 @@ class Recipe(BasicRecipe):
 
     Attributes:
         noise_draws: noisy copies of each crystal per encoding.
+        shuffled_types: share of the crystals whose types are shuffled rather than drawn anew from
+            the composition (`noise.shuffle_types`).
         teacher_forcing_epochs: epochs in which noise is added in the true lattice; null for all.
         compile: torch.compile the decoder; takes a minute at the start, pays where all crystals
             have equally many atoms and for bf16 (benchmarks/README.md).
@@ -76,6 +80,7 @@ class Recipe(BasicRecipe):
     """
 
     noise_draws: int = 1
+    shuffled_types: float = 0.0
     teacher_forcing_epochs: int | None = None
     compile: bool = False
     matmul: str = "highest"

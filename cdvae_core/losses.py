@@ -29,6 +29,7 @@ from cdvae_core.noise import (
     perturb_coordinates,
     perturb_types,
     score_target,
+    shuffle_types,
     type_sigmas,
     without_drift,
 )
@@ -64,6 +65,7 @@ def losses(
     *,
     teacher_forcing: bool = True,
     noise_draws: int = 1,
+    shuffled: float = 0.0,
 ) -> Losses:
     """All terms for one batch.
 
@@ -74,6 +76,7 @@ def losses(
         generator: draws z, the levels and the noise; on the model's device.
         teacher_forcing: noise in the true lattice rather than the predicted one.
         noise_draws: noisy copies of each crystal, which share one encoding.
+        shuffled: share of the crystals whose types are shuffled rather than drawn anew.
     """
     mu, logvar = model.encode(crystals, graph)
     normal = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=model.dtype)
@@ -86,6 +89,7 @@ def losses(
         aggregates.repeat(noise_draws),
         generator,
         teacher_forcing,
+        shuffled,
     )
     kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(-1).mean()
     standard = model.scalers.standard_lattice(crystals.lattice, crystals.num_atoms)
@@ -107,6 +111,7 @@ def _denoising(
     aggregates: Aggregates,
     generator: torch.Generator,
     teacher_forcing: bool,
+    shuffled: float,
 ) -> tuple[Tensor, Tensor]:
     """The two terms of Eq. 2 at one random level each."""
     config, device = model.config.noise, crystals.num_atoms.device
@@ -124,6 +129,10 @@ def _denoising(
     frac = perturb_coordinates(noised, sigma_x, generator)
     composition = aggregates.composition.detach().float().softmax(-1)
     numbers = perturb_types(crystals, composition, sigma_a, generator)
+    if shuffled:
+        others = torch.rand(crystals.num_crystals, generator=generator, device=device) < shuffled
+        moved = shuffle_types(crystals, sigma_a, generator)
+        numbers = torch.where(others[crystals.crystal_of_atom], moved, numbers)
     score = model.score(z, noised.replace(frac_coords=frac, atomic_numbers=numbers))
     target = without_drift(score_target(crystals, frac, sigma_x), crystals)
     error = (score.vectors - target).square().sum(-1) / 2

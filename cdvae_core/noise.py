@@ -113,6 +113,26 @@ def perturb_types(
     return torch.where(kept, crystals.atomic_numbers, drawn)
 
 
+def shuffle_types(
+    crystals: CrystalBatch, sigma: Float[Tensor, " crystals"], generator: torch.Generator
+) -> Int[Tensor, " atoms"]:
+    """Atomic numbers, each kept with probability 1 / (1 + sigma), the others of a crystal shuffled.
+
+    What a sampler that keeps the counts meets: the right elements in the wrong places.
+
+    Args:
+        crystals: the clean crystals.
+        sigma: sigma_a of each crystal.
+    """
+    of_atom = crystals.crystal_of_atom
+    keep, key = torch.rand(2, len(of_atom), generator=generator, device=of_atom.device)
+    moved = (keep >= 1 / (1 + sigma[of_atom])).nonzero()[:, 0]
+    order = (of_atom[moved] + key[moved].double()).argsort()  # at random within each crystal
+    numbers = crystals.atomic_numbers.clone()
+    numbers[moved] = crystals.atomic_numbers[moved[order]]
+    return numbers
+
+
 def likeliest_counts(
     composition: Float[Tensor, "crystals elements"], num_atoms: Int[Tensor, " crystals"]
 ) -> Int[Tensor, " atoms"]:

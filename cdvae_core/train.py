@@ -91,6 +91,7 @@ class Training(TrainingRun):
             self.generator(seed, step),
             teacher_forcing=forced is None or self.current_epoch < forced,
             noise_draws=recipe.noise_draws,
+            shuffled=recipe.shuffled_types,
         )
 
     def make_optimiser(self) -> MuonAdamW:

@@ -64,7 +64,7 @@ def decode_all(
     """
     import torch
 
-    from cdvae_core.decode import decode
+    from cdvae_core.decode import Given, decode
     from cdvae_core.langevin import Schedule
 
     plan = Schedule.named(schedule, model.config.noise)
@@ -73,7 +73,7 @@ def decode_all(
         guesses = model.predict_property(z).tolist() if model.fc_property else [None] * len(z)
     ready = 0
     total = plan.total * -(-len(z) // BATCH)
-    steps = decode(model, z, names, plan, seed, num_atoms=fixed, batch_size=BATCH)
+    steps = decode(model, z, names, plan, seed, given=Given(fixed), batch_size=BATCH)
     for number, (step, done) in enumerate(steps, 1):
         if job.stopping:
             return

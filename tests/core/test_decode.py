@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read
-from examples import small_model
+from examples import prototypes, small_model
 from safetensors.torch import load_file
 
 from cdvae_core import decode as decoding
-from cdvae_core.decode import Decoded, Folder, decode, settings
+from cdvae_core.crystal import Crystal
+from cdvae_core.decode import Decoded, Folder, Given, decode, settings, truth
 from cdvae_core.errors import ConfigError
 from cdvae_core.langevin import LangevinStep, Schedule
 from cdvae_core.model import CDVAE
@@ -168,5 +169,23 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
 
 def test_fixed_number_of_atoms(model: CDVAE, z: torch.Tensor) -> None:
     sizes = torch.tensor([1, 2, 3, 4, 5])
-    steps = decode(model, z, NAMES, SHORT, 0, num_atoms=sizes, batch_size=2)
+    steps = decode(model, z, NAMES, SHORT, 0, given=Given(sizes), batch_size=2)
     assert [d.crystal.num_atoms for _, done in steps for d in done] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_given_is_what_comes_out(model: CDVAE, z: torch.Tensor) -> None:
+    known = prototypes()
+    crystals = [known[n] for n in ("bcc", "diamond", "hcp", "perovskite", "fcc cubic")]
+
+    def decoded(whats: list[str]) -> list[Crystal]:
+        steps = decode(model, z, NAMES, SHORT, 0, given=truth(crystals, whats), batch_size=2)
+        return [d.crystal for _, done in steps for d in done if d.crystal is not None]
+
+    for found, true in zip(decoded(["composition", "lattice"]), crystals, strict=True):
+        assert found.atomic_numbers.tolist() == true.atomic_numbers.tolist()
+        assert np.allclose(found.lattice, true.lattice, atol=1e-5)
+    for found, true in zip(decoded(["N"]), crystals, strict=True):
+        assert found.num_atoms == true.num_atoms
+        assert not np.allclose(found.lattice, true.lattice, atol=1e-5)
+    with pytest.raises(ConfigError, match="'cell' cannot be given"):
+        truth(crystals, ["cell"])
