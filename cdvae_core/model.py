@@ -28,6 +28,7 @@ from cdvae_core.nn.dimenet import DimeNetPlusPlus
 from cdvae_core.nn.gemnet import GemNet
 from cdvae_core.scalers import CONSTANT_STD, Scalers
 
+_TAME_LOGVAR = 2.0  # beyond, the variance grows linearly: an exponential overflowed in training
 _LEAST_SINE = 0.05  # a predicted cell flatter than this is opened to it
 _SHORTEST_LENGTH = 0.8  # Å per cube root of an atom; a predicted length is never below it
 
@@ -137,7 +138,9 @@ class CDVAE(nn.Module):
         pooled = self.encoder(crystals, graph)
         if self.fc_aggregates is not None:
             pooled = pooled + self.fc_aggregates(self._known_aggregates(crystals).to(pooled.dtype))
-        return self.fc_mu(pooled), self.fc_logvar(pooled)
+        logvar = self.fc_logvar(pooled)
+        beyond = (logvar - _TAME_LOGVAR).clamp_min(0.0)
+        return self.fc_mu(pooled), logvar - beyond + beyond.log1p()
 
     def add_aggregates(self) -> None:
         """Let the encoder see N, lattice and composition; before training they change nothing."""

@@ -122,3 +122,20 @@ def test_an_angle_that_never_varies_is_predicted_whatever_is_said() -> None:
     assert cosines.abs().max() < 1e-3
     standard = model.scalers.standard_lattice(known.lattice, known.num_atoms)
     assert standard[:, 3:].abs().max() < 1.5  # rounding of float32 is a fraction of 1e-5 degrees
+
+
+def test_a_posterior_is_never_so_wide_that_its_divergence_overflows() -> None:
+    model = small_model(0)
+    given_batch = batch(perovskites(2), torch.float32)
+    graph = multigraph(given_batch.to_crystals())
+    with torch.no_grad():
+        model.fc_logvar.weight.zero_()
+        model.fc_logvar.bias.copy_(torch.linspace(-6, 2, len(model.fc_logvar.bias)))
+    logvar = model.encode(given_batch, graph)[1]
+    assert torch.equal(logvar[0], model.fc_logvar.bias)  # up to there it is as published
+    with torch.no_grad():
+        model.fc_logvar.bias += 1000
+    logvar = model.encode(given_batch, graph)[1]
+    (logvar.exp() - logvar).sum().backward()
+    gradient = model.fc_logvar.bias.grad
+    assert gradient is not None and gradient.isfinite().all() and (gradient > 1).all()
