@@ -102,6 +102,12 @@ def thresholds(info: CheckpointInfo) -> tuple[float, ...] | None:
     return _thresholds(info.dataset, info.prop, info.stamp)
 
 
+def training(info: CheckpointInfo) -> CachedSplit | None:
+    """What a checkpoint was trained on, None where it is not built."""
+    there = info.dataset and find_split(info.dataset, "train")
+    return split(info.dataset or "", "train") if there else None
+
+
 @st.cache_resource(max_entries=6, show_spinner="Reading the training data")
 def _judge(path: Path, stamp: int, dataset: str | None, prop: str | None) -> judging.Judge:
     from cdvae_core.metrics.predictor import Predictor, known
@@ -116,6 +122,11 @@ def _judge(path: Path, stamp: int, dataset: str | None, prop: str | None) -> jud
 def judge(info: CheckpointInfo) -> judging.Judge:
     """Who judges what a checkpoint makes: rules, an independent network, its training data."""
     return _judge(info.path, info.stamp, info.dataset, info.prop)
+
+
+@st.cache_data(max_entries=6, show_spinner=False)
+def reference(scale: reports.Scale) -> dict[str, np.ndarray]:
+    return reports.reference_rows(scale)
 
 
 @st.cache_data(max_entries=20, show_spinner=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cdvae_core.crystal import MAX_ATOMIC_NUMBER
 from cdvae_core.data.cache import CachedSplit
+from cdvae_core.errors import ConfigError
 from cdvae_core.model import CDVAE
 from cdvae_core.prior import Labelled
 
@@ -28,7 +29,16 @@ def encode_split(
 
     Args:
         generator: on the CPU; draws z = mu + sigma eps.
+
+    Raises:
+        ConfigError: a crystal has more atoms than an encoder that counts them knows.
     """
+    most = int(split.num_atoms[list(indices)].max()) if len(indices) else 0
+    if model.config.encode_aggregates and most > model.config.max_atoms:
+        raise ConfigError(
+            f"a crystal has {most} atoms, but the checkpoint was made for up to "
+            f"{model.config.max_atoms}"
+        )
     parts = []
     for first in range(0, len(indices), _BATCH):
         batch = split.batch(list(indices[first : first + _BATCH]), None).to(model.device)

@@ -117,8 +117,11 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
         model = load_model(init)
         other_head = (model.config.prop is None) != (config.prop is None)
         gains = config.encode_aggregates and not model.config.encode_aggregates
-        sees = gains or model.config.encode_aggregates
-        if other_head or replace(model.config, prop=config.prop, encode_aggregates=sees) != config:
+        either = config.encode_aggregates or model.config.encode_aggregates
+        if (
+            other_head
+            or replace(model.config, prop=config.prop, encode_aggregates=either) != config
+        ):
             raise ConfigError(f"{init} was made with another model section than this experiment's")
         model.restandardise(scalers, prop=model.config.prop == config.prop)
         model.config = config  # another property is learnt from the old one's head

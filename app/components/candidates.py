@@ -140,19 +140,20 @@ def keep_controls(
     Args:
         of: added to the names, so that they still say something in the library.
     """
-    able = [one for one in candidates if one.crystal is not None]
+    able = {one.name: one for one in candidates if one.crystal is not None}
     if not able:
         return
+    key = f"keep-{page}"
+    earlier = st.session_state.get(key, list(able) if len(able) == 1 else [])
+    st.session_state[key] = [name for name in earlier if name in able]  # another run, or sifted
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.multiselect(
-            "Keep in the library", range(len(able)), key=f"keep-{page}",
-            default=[0] if len(able) == 1 else None,
-            format_func=lambda i: f"{able[i].name}: {pretty(able[i].formula)}",
-            placeholder="Choose crystals",
+            "Keep in the library", list(able), key=key, placeholder="Choose crystals",
+            format_func=lambda name: f"{name}: {pretty(able[name].formula)}",
         )  # fmt: skip
         st.button(
             "Save", key=f"save-{page}", disabled=not chosen, icon=":material/bookmark_add:",
-            on_click=_save, args=([able[i] for i in chosen], info, page, settings, of),
+            on_click=_save, args=([able[name] for name in chosen], info, page, settings, of),
         )  # fmt: skip
     said = st.session_state.pop(f"saved-{page}", "")
     if said:
@@ -185,4 +186,4 @@ def _save(
 
 def provenance(info: CheckpointInfo, settings: dict[str, Any]) -> dict[str, Any]:
     """What an entry says of how it was made."""
-    return {"checkpoint": info.name, "stamp": info.stamp, "settings": settings}
+    return {"checkpoint": info.name, "weights": info.weights, "settings": settings}

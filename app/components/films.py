@@ -65,7 +65,7 @@ def films(job: Job, settings: dict[str, Any]) -> None:
         for run in range(first, min(first + 2, count)):
             with columns[run - first]:
                 end = moments[-1].frames[run].crystal
-                crystal_title(formula(end.atomic_numbers), _word(ending, run))
+                crystal_title(formula(end.atomic_numbers), _word(ending, run, job.running))
                 trajectory_player(
                     [m.frames[run].drawn for m in moments], key=f"film-{run}",
                     view=f"{id(job)}-{run}", label=f"Langevin trajectory, start {run + 1}",
@@ -74,7 +74,9 @@ def films(job: Job, settings: dict[str, Any]) -> None:
                 )  # fmt: skip
 
 
-def _word(ending: Ending | None, run: int) -> str:
+def _word(ending: Ending | None, run: int, running: bool) -> str:
+    if ending is None and not running:
+        return f"start {run + 1}, stopped on its way"
     if ending is None or ending.original is None:
         return f"start {run + 1}"
     rmse = ending.rmse[run]
@@ -84,8 +86,8 @@ def _word(ending: Ending | None, run: int) -> str:
 
 
 def endings(job: Job, settings: dict[str, Any]) -> list[Candidate]:
-    """The last crystal of each run, to be kept."""
-    moments: list[Moment] = job.items()
+    """The last crystal of each run, to be kept; none of a run that was stopped on its way."""
+    moments: list[Moment] = job.items() if isinstance(job.result, Ending) else []
     frames = moments[-1].frames if moments else []
     return [
         Candidate(f"{settings['of']}, start {run}", settings["z"], frame.crystal)

@@ -87,22 +87,23 @@ def metric_panel(info: CheckpointInfo) -> None:
     with st.expander("What each figure is, and what it hides"):
         fact_list(meanings.items())
     st.html(
-        '<p class="note">The noise floor is the training data scored as if it were a model. The '
-        "paper's figures are over 10,000 generated crystals and whole test sets.</p>"
+        '<p class="note">The noise floor is the training data scored as if it were a model: how '
+        "often another crystal matches by chance, and what the best of ten random ones reaches. "
+        "The paper's figures are over 10,000 generated crystals and whole test sets.</p>"
     )
 
 
 def card_panel(info: CheckpointInfo) -> None:
-    """What the checkpoint says of itself; commands with what they printed are folded away."""
+    """What the checkpoint says of itself; its sections are folded away."""
     st.header("Model card", anchor=False)
-    head, *rest = (cache.card(info.path, info.stamp) or "This checkpoint has no card.").split(
-        "\n## ", 1
-    )
+    text = cache.card(info.path, info.stamp) or "This checkpoint has no card."
+    head, *sections = text.split("\n## ")
     with st.container(border=True, key="card"):
         st.markdown(head)
-        for text in rest:
-            with st.expander("Every figure with its command"):
-                st.markdown("## " + text)
+        for section in sections:
+            title, _, body = section.partition("\n")
+            with st.expander(title):
+                st.markdown(body)
 
 
 def dataset_panel(info: CheckpointInfo) -> None:
@@ -152,7 +153,7 @@ def next_steps(info: CheckpointInfo) -> None:
         ("interpolate", "route", "Walk from one crystal to another"),
         ("optimise", "trending_up", "Follow a property uphill or downhill"),
         ("generate", "auto_awesome", "Generate new crystals"),
-        ("compare", "bar_chart", "See how good it is beside the paper"),
+        ("compare", "bar_chart", "Compare it with other models and the paper"),
     ):
         st.page_link(f"views/{page}.py", label=words, icon=f":material/{icon}:")
     st.html('<p class="note">The same from the command line:</p>')

@@ -31,6 +31,14 @@ def begin(page: str, job: Job, settings: Any) -> None:
     st.session_state[f"watched-{page}"] = job
 
 
+def forget(page: str) -> None:
+    """Stop the page's job, and show nothing of it any more."""
+    job, _ = job_of(page)
+    if job is not None:
+        job.stop()
+        del st.session_state[f"job-{page}"]
+
+
 def job_box(page: str, title: str, show: Callable[[Job], None]) -> None:
     """Progress with a stop while the page's job runs, and what it has made so far.
 

@@ -43,7 +43,7 @@ def find_box(of: LatentMap) -> None:
     columns[1].html(f'<p class="note">{text}</p>')
     if missed:
         columns[0].warning(
-            "No crystal of this map has that formula or id.", icon=":material/search_off:"
+            "No crystal of the splits shown has that formula or id.", icon=":material/search_off:"
         )
 
 

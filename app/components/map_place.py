@@ -48,7 +48,7 @@ def place_panel(of: LatentMap, info: CheckpointInfo, place: tuple[float, float])
         return
     job_box(_PAGE, "Decoding", lambda job: None)
     for one in job.items():
-        one = replace(one, name="empty place")
+        one = replace(one, name=f"empty place, seed {settings['seed']}")
         candidate_card(one, "place")
         candidate_table([one], info)
         keep_controls([one], info, _PAGE, settings)

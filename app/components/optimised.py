@@ -17,6 +17,7 @@ from app.components.candidates import (
     gallery,
     keep_controls,
     prop_title,
+    unit_of,
     verdict_words,
 )
 from app.components.curves import Curve, line_chart
@@ -99,19 +100,17 @@ def outcome(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> None:
     else:
         _rates(best, info, settings)
         words = {True: "yes", False: "no", None: "–"}
-        more = {
-            "Start": [settings["labels"][b.waypoint.start] for b in best],
-            "Step": [b.waypoint.step for b in best],
-            "Before": [None if b.before is None else round(b.before, 3) for b in best],
-            "After": [None if b.after is None else round(b.after, 3) for b in best],
+        unit = f", {unit_of(info)}" if unit_of(info) else ""
+        more: dict[str, list[Any]] = {
+            f"Before{unit}": [None if b.before is None else round(b.before, 3) for b in best],
+            f"After{unit}": [None if b.after is None else round(b.after, 3) for b in best],
             "Better": [words[b.improved] for b in best],
         }
-        chosen = [b.waypoint.candidate for b in best]
+        chosen = [_told(b.waypoint, settings) for b in best]
         gallery(chosen, "best")
         candidate_table(chosen, info, more)
     with st.expander("All crystals on the way"):
-        all_ = [one.candidate for one in waypoints]
-        candidate_table(all_, info, {"Step": [one.step for one in waypoints]})
+        candidate_table([_told(one, settings) for one in waypoints], info)
     kept = {k: v for k, v in settings.items() if k != "before"}
     found = [one.candidate for one in waypoints]
     keep_controls([_told(one, settings) for one in waypoints], info, "optimise", kept)
@@ -128,9 +127,10 @@ def _rates(best: Sequence[Any], info: CheckpointInfo, settings: dict[str, Any]) 
     """SR5, SR10 and SR15 where many starts were minimised."""
     limits = cache.thresholds(info)
     starts = len(settings["labels"])
-    better = sum(bool(b.improved) for b in best)
+    known = [b.improved for b in best if b.improved is not None]
     with st.container(horizontal=True):
-        st.metric("Improved", f"{better} of {starts}", width="content")
+        if known:  # draws from a prior improve on nothing
+            st.metric("Improved", f"{sum(known)} of {starts}", width="content")
         if settings["direction"] == -1 and starts > 1 and limits:
             for (name, rate), limit in zip(
                 success_rates(list(best), starts, limits).items(), limits, strict=True

@@ -21,13 +21,14 @@ def page_header(title: str, lead: str) -> None:
 
 
 @contextmanager
-def error_box() -> Iterator[None]:
-    """Bad input inside becomes one sentence in a box, and the page ends there."""
+def error_box(stop: bool = True) -> Iterator[None]:
+    """Bad input inside becomes one sentence in a box, and the page ends there if it is to stop."""
     try:
         yield
     except CdvaeError as error:
         st.error(sentence(str(error)), icon=":material/error:")
-        st.stop()
+        if stop:
+            st.stop()
 
 
 def sentence(text: str) -> str:

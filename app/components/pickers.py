@@ -30,8 +30,12 @@ def checkpoint_picker(width: int | Literal["stretch"] = "stretch") -> Checkpoint
                 "`cdvae train perov_like_small` makes one"
             )
         linked = st.query_params.get(_PARAMETER)
-        if linked in folders and linked != st.session_state.get(_WRITTEN):
-            st.session_state[_PARAMETER] = linked
+        if linked is not None and linked != st.session_state.get(_WRITTEN):
+            if linked in folders:
+                st.session_state[_PARAMETER] = linked
+            else:
+                st.warning("There is no checkpoint of the name in the link.",
+                           icon=":material/link_off:")  # fmt: skip
         name = st.selectbox(
             "Checkpoint", list(folders), key=_PARAMETER, persist_state="session", width=width,
             help="A trained model: a folder in checkpoints/ or in CDVAE_CHECKPOINTS.",

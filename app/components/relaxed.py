@@ -33,10 +33,13 @@ def relaxation(candidates: Sequence[Candidate], made_by: Job) -> None:
         made_by: the job that made them; what became of another's crystals is not shown.
     """
     crystals = [(one.name, one.crystal) for one in candidates if one.crystal is not None]
-    there, first = relaxing.installed(), "the first " if len(crystals) > _MOST else ""
+    if not relaxing.installed():
+        st.html(f'<p class="note">{_ABSENT}</p>')
+        return
+    first = "the first " if len(crystals) > _MOST else ""
     pressed = st.button(
         f"Relax {first}{min(len(crystals), _MOST)}", icon=":material/compress:", key="relax",
-        disabled=not (there and crystals), help=_WHY if there else _ABSENT,
+        disabled=not crystals, help=_WHY,
     )  # fmt: skip
     if pressed:
         begin(_PAGE, relaxing.start(crystals[:_MOST]), made_by)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.goal import restore_goal
+from app.components.job_box import forget
 from app.components.pickers import restore_splits
 from app.components.selection import select, select_place
 from app.components.sources import restore_source
@@ -31,6 +32,7 @@ def reopen(entry: Entry) -> None:
     """Set the widgets of the entry's page; the page itself is opened after this callback."""
     settings = entry.provenance.get("settings", {})
     state = st.session_state
+    forget(entry.page)  # what another run made would stand below these settings
     state["checkpoint"] = entry.provenance.get("checkpoint", state.get("checkpoint"))
     for name in _SAME:
         if name in settings:

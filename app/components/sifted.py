@@ -17,10 +17,10 @@ _UNIQUE = "Unlike every earlier one of this run, by pymatgen's StructureMatcher.
 def _firsts(candidates: Sequence[Candidate]) -> list[int]:
     """What was compared once is remembered while the list grows."""
     memory = st.session_state.setdefault("uniques", {})
-    key = id(candidates[0]) if candidates else 0
-    if memory.get("of") != key:
+    first = candidates[0] if candidates else None
+    if memory.get("of") is not first:
         memory.clear()
-        memory["of"] = key
+        memory["of"] = first
     return firsts(list(candidates), memory)
 
 

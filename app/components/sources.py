@@ -16,8 +16,9 @@ from app.components.selection import selected_id
 from app.services import library, uploads
 from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import formula, pretty
+from app.services.datasets import elements_of
 from cdvae_core.config import MAX_SEED
-from cdvae_core.crystal import Crystal
+from cdvae_core.crystal import SYMBOLS, Crystal
 from cdvae_core.data.cache import find_split
 from cdvae_core.data.registry import SPLITS
 from cdvae_core.errors import CdvaeError
@@ -26,6 +27,8 @@ from cdvae_core.structures import to_cif
 if TYPE_CHECKING:
     from torch import Tensor
 
+_UPLOADS = 20  # parsed files that a session keeps
+SHORTEST = 0.5  # Å, below which a crystal counts as invalid
 DATA, FILE, LIBRARY, PRIOR = "Dataset", "Own file", "Library", "Random"
 
 
@@ -127,7 +130,10 @@ def _file(info: CheckpointInfo, key: str, index: int) -> Source | None:
         name, content = file.name, file.getvalue()
     elif kept is not None:
         name, content = kept["file"], kept["cif"].encode()
-        st.html(f'<p class="note">As it was kept in the library: {escape(name)}.</p>')
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.html(f'<p class="note">As it was: {escape(name)}.</p>')
+            st.button("Forget it", key=f"{key}-forget", on_click=st.session_state.pop,
+                      args=(f"{key}-kept",))  # fmt: skip
     else:
         st.html('<p class="note">It is read in a process of its own and stays on this machine.</p>')
         return None
@@ -136,10 +142,29 @@ def _file(info: CheckpointInfo, key: str, index: int) -> Source | None:
     if digest not in known:
         with st.spinner("Reading the file"):
             known[digest] = uploads.parse(content, name)
+        while len(known) > _UPLOADS:
+            del known[next(iter(known))]
     crystal, edges = known[digest]
     z = uploads.encode(cache.model(info), crystal, edges)
     where = {"file": name, "cif": to_cif(crystal)}
+    if file is not None:
+        st.session_state[f"{key}-kept"] = where  # the widget forgets it on another page
+    _doubts(info, crystal)
     return Source(pretty(formula(crystal.atomic_numbers)), z, crystal, where)
+
+
+def _doubts(info: CheckpointInfo, crystal: Crystal) -> None:
+    """A word on a crystal that the checkpoint cannot know."""
+    shortest = cache.crystal_facts(crystal).shortest
+    if shortest < SHORTEST:
+        st.warning(f"Two atoms are {shortest:.2f} Å apart: this is hardly a crystal.",
+                   icon=":material/warning:")  # fmt: skip
+    training = cache.training(info)
+    known = elements_of(training) if training else SYMBOLS
+    new = sorted({SYMBOLS[z] for z in crystal.atomic_numbers.tolist()} - set(known))
+    if new:
+        st.warning(f"The training data hold no {', '.join(new)}: what the model makes of it means "
+                   "little.", icon=":material/warning:")  # fmt: skip
 
 
 def _library(info: CheckpointInfo, key: str, index: int) -> Source | None:
@@ -150,8 +175,10 @@ def _library(info: CheckpointInfo, key: str, index: int) -> Source | None:
         st.html('<p class="note">The library holds no latent of this checkpoint yet.</p>')
         return None
     names = {k: f"{pretty(e.formula)}, {e.title} (no. {e.number})" for k, e in fitting.items()}
-    known = st.selectbox("Entry", names, key=f"{key}-entry", format_func=names.__getitem__,
-                         placeholder="It has been removed; choose another")  # fmt: skip
+    known = st.selectbox(
+        "Entry", names, key=f"{key}-entry", format_func=names.__getitem__,
+        placeholder="It has been removed; choose another", persist_state="session",
+    )  # fmt: skip
     if known is None:
         return None
     entry = fitting[known]
@@ -163,7 +190,7 @@ def _fitting(info: CheckpointInfo) -> dict[str, library.Entry]:
     return {
         entry.key: entry for entry in library.entries()
         if entry.z is not None and entry.provenance.get("checkpoint") == info.name
-        and entry.provenance.get("stamp") in (None, info.stamp)
+        and entry.provenance.get("weights") in (None, info.weights)
     }  # fmt: skip
 
 

@@ -45,5 +45,6 @@ def guided_starts() -> Starts:
 def restore_starts(settings: dict[str, Any]) -> None:
     """Set the widgets to how many starts a run had; one that is a crystal is set by its picker."""
     state = st.session_state
-    state["begin"] = ONE if settings.get("where") else MANY
+    if not settings["guided"]:
+        state["begin"] = ONE if settings.get("where") else MANY
     state["count-series" if settings["guided"] else "count-starts"] = len(settings["labels"])

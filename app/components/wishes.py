@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
+from app import cache
 from app.components.candidates import prop_title
 from app.components.periodic_table import periodic_table
 from app.services.checkpoints import CheckpointInfo
+from app.services.datasets import elements_of
 from cdvae_core.crystal import SYMBOLS
 
 if TYPE_CHECKING:
@@ -37,11 +40,12 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
         )  # fmt: skip
         if prior == "gaussian":
             return prior, Condition(num_atoms=atoms), 1.0
-        prop = None
+        prop, training = None, cache.training(info)
         if info.prop:
             prop = st.number_input(
                 prop_title(info), None, None, None, key=f"wish-{info.name}",
                 width=260, placeholder="any", persist_state="session",
+                help=_range(training.properties[info.prop]) if training else None,
             )  # fmt: skip
         guidance = st.slider(
             "How strongly to follow", 1.0, 4.0, 1.5, 0.5, key="guidance", width=200,
@@ -50,9 +54,19 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
         )  # fmt: skip
     with st.expander("Elements: click once for wanted, twice for unwanted"):
         st.html('<p class="note">A wish, not a rule: the prior leans that way.</p>')
-        wanted, unwanted = periodic_table("wish-elements")
+        wanted, unwanted = periodic_table(
+            "wish-elements", elements_of(training) if training else None
+        )
     numbers = [tuple(SYMBOLS.index(s) for s in chosen) for chosen in (wanted, unwanted)]
     return prior, Condition(prop, atoms, *numbers), guidance
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = np.nanquantile(values, (0.05, 0.95))
+    return (
+        f"90 % of the training data lie between {low:.2f} and {high:.2f}. Far beyond, a wish means "
+        "nothing to the flow."
+    )
 
 
 def _prior_key(info: CheckpointInfo) -> str:

@@ -30,6 +30,7 @@ class CheckpointInfo:
         max_atoms: most atoms it can decode.
         latent_dim: width of z.
         has_flow: whether latents can be drawn from a flow prior of its own.
+        weights: the identity of its weights, the same wherever they are copied to.
         stamp: changes whenever its files do.
     """
 
@@ -40,6 +41,7 @@ class CheckpointInfo:
     max_atoms: int
     latent_dim: int
     has_flow: bool
+    weights: str
     stamp: int
 
 
@@ -85,7 +87,8 @@ def describe(path: Path) -> CheckpointInfo:
         raise CheckpointError(f"{path / 'config.json'} does not describe a model")
     return CheckpointInfo(
         path.name, path, provenance.get("dataset"), model.get("prop"),
-        model["max_atoms"], model["latent_dim"], (path / PRIOR).is_file(), stamp(path),
+        model["max_atoms"], model["latent_dim"], (path / PRIOR).is_file(),
+        str(config.get("weights", "")), stamp(path),
     )  # fmt: skip
 
 

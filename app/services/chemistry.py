@@ -13,7 +13,8 @@ from ase.data import atomic_masses
 from cdvae_core.crystal import SYMBOLS
 
 AMU_PER_A3 = 1.66053906660  # g/cm3
-_SUBSCRIPTS = str.maketrans("0123456789.", "₀₁₂₃₄₅₆₇₈₉.")
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 
 @cache
@@ -41,6 +42,11 @@ def _count(number: int) -> str:
 def pretty(text: str) -> str:
     """A formula with its digits as subscripts: SrTiO₃."""
     return text.translate(_SUBSCRIPTS)
+
+
+def plain(text: str) -> str:
+    """The other way."""
+    return text.translate(_DIGITS)
 
 
 def density(atomic_numbers: np.ndarray, volume: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.services.chemistry import formula
-from cdvae_core.crystal import Crystal
+from cdvae_core.crystal import SYMBOLS, Crystal
 from cdvae_core.data.cache import CachedSplit, find_split, open_split
 from cdvae_core.data.registry import (
     DATASETS,
@@ -88,6 +88,11 @@ def _spread(values: Sequence[np.ndarray]) -> tuple[float, float, float] | None:
         return None
     low, middle, high = (float(q) for q in np.quantile(joined, (0.05, 0.5, 0.95)))
     return low, middle, high
+
+
+def elements_of(split: CachedSplit) -> list[str]:
+    """Symbols that occur, by atomic number."""
+    return [SYMBOLS[z] for z in np.unique(split.arrays["atomic_numbers"]).tolist()]
 
 
 def formulas_of(split: CachedSplit) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.services.chemistry import AMU_PER_A3
+from app.services.chemistry import AMU_PER_A3, plain
 from app.services.datasets import formulas_of
 from cdvae_core.crystal import SYMBOLS, Crystal
 from cdvae_core.data.cache import CachedSplit
@@ -215,11 +215,15 @@ def neighbours(of: LatentMap, point: int, count: int = 5) -> Sequence[tuple[int,
 def find(of: LatentMap, text: str) -> int | None:
     """The first point of that id, or of that formula whatever the order of its elements.
 
-    Capitals count, except where they make no formula: catio3 and CATIO3 are CaTiO3, CO is not Co.
+    Capitals count, except where they give no hit: catio3 and CATIO3 are CaTiO3. But CO is not Co.
     """
     if text in of.index_of:
         return of.index_of[text]
-    for counts in readings(text) or readings(text.lower()):
+    text = plain(text)
+    meant = readings(text)
+    if sum(c.isalpha() for c in text) > 2:
+        meant += readings(text.lower())
+    for counts in meant:
         share = np.zeros(101, dtype=np.float32)
         for symbol, count in counts.items():
             share[SYMBOLS.index(symbol)] = count / sum(counts.values())
@@ -234,7 +238,7 @@ def readings(text: str) -> list[dict[str, int]]:
 
     A text without capitals may mean several things; symbols of two letters are tried first.
     """
-    if not re.fullmatch(r"([A-Za-z]{1,2}\d{0,3}){1,12}", text):
+    if not re.fullmatch(r"([A-Za-z]{1,2}\d{0,3}){1,7}", text):  # at most 610 readings
         return []
     any_case = text == text.lower()
 
@@ -255,4 +259,4 @@ def readings(text: str) -> list[dict[str, int]]:
                     found.append({symbol: number + other.pop(symbol, 0)} | other)
         return found
 
-    return rest(0)
+    return list({tuple(sorted(one.items())): one for one in rest(0)}.values())

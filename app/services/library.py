@@ -21,7 +21,7 @@ from uuid import uuid4
 import numpy as np
 import platformdirs
 
-from app.services.chemistry import formula
+from app.services.chemistry import formula, plain
 from app.services.export import to_atoms
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import OutputError
@@ -130,7 +130,7 @@ def entries(search: str = "") -> list[Entry]:
         return []
     with _opened() as database:
         found = [_entry(row) for row in database.select(sort="-id")]
-    words = search.lower().split()
+    words = plain(search).lower().split()
     return [entry for entry in found if all(word in _text(entry) for word in words)]
 
 
@@ -192,4 +192,5 @@ def _entry(row: Any) -> Entry:
 
 def _text(entry: Entry) -> str:
     known = entry.provenance.get("checkpoint", "")
-    return " ".join([entry.formula, entry.title, *entry.tags, entry.page, str(known)]).lower()
+    words = [entry.formula, entry.title, *entry.tags, entry.page, str(known)]
+    return plain(" ".join(words)).lower()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EXTRA = "CDVAE_REPORTS"  # folders of reports, separated as in PATH
 TASKS = ("reconstruction", "generation", "optimisation", "stability")
 PICTURES = 12
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 Scale = tuple[str, str]  # reference and cut-offs: what figures must share to be compared
@@ -48,7 +49,7 @@ class Found:
 
     @property
     def scale(self) -> Scale:
-        return str(self.report.meta.get("reference")), self.report.meta["cutoffs"]
+        return self.report.meta["reference"] or "no reference", self.report.meta["cutoffs"]
 
 
 def found() -> tuple[list[Found], list[str]]:
@@ -72,12 +73,27 @@ def uploaded(name: str, content: bytes) -> Found:
 
     try:
         report = Report(**json.loads(content))
-        if report.task not in TASKS or not isinstance(report.metrics, dict):
-            raise TypeError("another kind of file")
-        _ = report.meta["cutoffs"], report.noise_floor.items(), report.counts.items()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        _check(report)
+    except _WRONG as error:
         raise DatasetError(f"{name} is no report.json of `cdvae evaluate`") from error
     return Found(f"{report.name}, {name}", report)
+
+
+def _check(report: Report) -> None:
+    """Whether the page Compare can show it: a file may hold anything under the right names.
+
+    Raises:
+        one of `_WRONG`: it cannot.
+    """
+    from cdvae_core.evaluation.glossary import counted, shown
+    from cdvae_core.metrics.coverage import CUTOFFS
+
+    if report.task not in TASKS or report.meta["cutoffs"] not in CUTOFFS:
+        raise TypeError("another kind of file")
+    if not isinstance(report.meta["reference"], str | None):
+        raise TypeError("a reference has a name")
+    _ = counted(report.counts), counted(report.floor_counts), f"{report.meta['n']:,}"
+    _ = [shown(*one) for one in (*report.metrics.items(), *report.noise_floor.items())]
 
 
 def _places() -> list[tuple[str, Path]]:
@@ -95,6 +111,10 @@ def _read(title: str, path: Path) -> Found:
     from cdvae_core.evaluation.report import read
 
     report = read(path)
+    try:
+        _check(report)
+    except _WRONG as error:
+        raise DatasetError(f"{path} is no report.json of `cdvae evaluate`") from error
     tables = (path.with_suffix(".parquet"), path.with_name("per_structure.parquet"))
     pictures = path.with_suffix(".extxyz")
     return Found(
@@ -126,6 +146,22 @@ def crystals_of(one: Found) -> list[tuple[str, Crystal]]:
         )
         for frame in frames
     ]
+
+
+def reference_rows(scale: Scale) -> dict[str, np.ndarray]:
+    """Density and number of elements of the reference itself; none where it is not built."""
+    from app.services.latent_map import LatentMap
+    from cdvae_core.data.cache import find_split, open_split
+
+    dataset, _, split = scale[0].partition(":")
+    try:
+        if not find_split(dataset, split):
+            return {}
+        data = open_split(dataset, split)
+    except CdvaeError:  # no dataset of this machine
+        return {}
+    of = LatentMap({split: data}, np.empty((len(data), 0)), np.empty((len(data), 2)))
+    return {"density": of.density, "num_elements": of.num_elements}
 
 
 def reconstruction_errors(folder: Path, splits: dict[str, int]) -> np.ndarray | None:

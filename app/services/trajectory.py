@@ -58,9 +58,12 @@ def start(
     seed: int,
     count: int,
 ) -> Job:
-    """Run in the background; the items of the job are `Moment`s, its result is an `Ending`."""
+    """Run in the background; the items of the job are `Moment`s.
 
-    def work(job: Job) -> Ending:
+    Its result is an `Ending`, None where it was stopped on its way.
+    """
+
+    def work(job: Job) -> Ending | None:
         import torch
 
         from cdvae_core import langevin
@@ -81,8 +84,8 @@ def start(
                 kept += 1
                 done = (step.index + 1) / step.total
                 job.report(done, f"step {step.index + 1:,} of {step.total:,}")
-            if job.stopping:
-                break
+            if job.stopping and not final:
+                return None
         if last is None:
             raise CdvaeError("the schedule has no steps")
         ends = [frame.crystal for frame in last.frames]

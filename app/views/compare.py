@@ -20,7 +20,7 @@ for sentence in wrong:
 files = st.file_uploader("Your own report.json, from `cdvae evaluate`", type="json",
                          accept_multiple_files=True, max_upload_size=5)  # fmt: skip
 for file in files or []:
-    with error_box():
+    with error_box(stop=False):
         found.append(reports.uploaded(file.name, file.getvalue()))
 if not found:
     st.html('<p class="hint">There are no reports yet: `cdvae evaluate` makes them.</p>')
@@ -34,11 +34,11 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     scales = list(dict.fromkeys(f.scale for f in of_task))
     scale = st.selectbox(
         "Against", scales, key=f"scale-{task}", width=320,
-        format_func="{0[0]}, cut-offs of {0[1]}".format,
+        format_func="{0[0]}, cut-offs of {0[1]}".format, persist_state="session",
         help="The reference and the cut-offs. Figures by different ones do not compare.",
     )  # fmt: skip
 chosen = [f for f in of_task if f.scale == scale]
 metric_table(chosen, task, scale)
 figures_chart(chosen, task, scale)
-distributions(chosen)
+distributions(chosen, scale)
 pictures(chosen, task)

@@ -158,6 +158,7 @@ def test_finding_by_id_and_by_formula(drawn_map: latent_map.LatentMap) -> None:
     found = latent_map.find(drawn_map, name)
     assert found is not None and drawn_map.formulas[found] == name
     assert latent_map.find(drawn_map, "O3TiSr") == latent_map.find(drawn_map, "SrTiO3")
+    assert latent_map.find(drawn_map, "SrTiO₃") == latent_map.find(drawn_map, "SrTiO3")
     assert latent_map.find(drawn_map, "srtio3") == latent_map.find(drawn_map, "SrTiO3")
     assert latent_map.find(drawn_map, "SRTIO3") == latent_map.find(drawn_map, "SrTiO3")
     for nothing in ("XeF6", "Foo", "", "Sr0", "😀", "SrTiO3 "):
@@ -170,7 +171,8 @@ def test_what_a_formula_without_capitals_may_mean() -> None:
     assert latent_map.readings("co") == [{"Co": 1}, {"C": 1, "O": 1}]
     assert {"Ca": 1, "Ti": 1, "O": 3} in latent_map.readings("catio3")
     assert latent_map.readings("fe2o2fe") == [{"Fe": 3, "O": 2}]
-    for nothing in ("", "3", "x", "Na0", "c" * 40):
+    assert len(latent_map.readings("cs" * 7)) < 100  # each is looked for in all crystals
+    for nothing in ("", "3", "x", "Na0", "c" * 40, "cs" * 12):
         assert latent_map.readings(nothing) == []
 
 
