@@ -164,7 +164,8 @@ def test_search(world: World) -> None:
     settled(at.text_input(key="find").set_value(name).run())
     assert name in text(at)
     settled(at.text_input(key="find").set_value("XeF6").run())
-    assert [w.value for w in at.warning] == ["No crystal of the splits shown has that formula or id."]
+    [warning] = at.warning
+    assert warning.value == "No crystal of the splits shown has that formula or id."
 
 
 def test_reconstruct_compare_and_download(world: World) -> None:
