@@ -463,7 +463,7 @@ def _keep(made: Iterator[Decoded], total: int, out: Path) -> list[Crystal | None
 def _report(
     found: Sequence[Crystal | None], true: Sequence[Crystal], k: int, folder: Folder
 ) -> None:
-    from cdvae_core.metrics.reconstruction import reconstruction
+    from cdvae_core.metrics.reconstruction import exchanged, reconstruction
 
     tries = [found[i * k : (i + 1) * k] for i in range(len(true))]
     result = reconstruction(tries, true)
@@ -471,16 +471,19 @@ def _report(
     pairs = [(one, crystal) for one, crystal in zip(found, wanted, strict=True) if one]
     sizes = sum(one.num_atoms == crystal.num_atoms for one, crystal in pairs) / len(found)
     elements = sum(one.formula == crystal.formula for one, crystal in pairs) / len(found)
+    swapped = sum(exchanged(one, crystal) for one, crystal in pairs) / len(found)
     folder.settings |= {
         "match_rate": result.metrics()["match_rate_ungated"],
         "rmse": result.metrics()["rms_dist_ungated"],
         "right_num_atoms": sizes,
         "right_composition": elements,
+        "elements_exchanged": swapped,
     }
     folder.add([])
     of = "" if k == 1 else f" (best of {k})"
     shares = f"right N {100 * sizes:.1f} %, right composition {100 * elements:.1f} %"
     typer.echo(f"of {len(found)} decodings: {shares}")
+    typer.echo(f"no match only because elements changed places: {100 * swapped:.1f} %")
     typer.echo(f"{result}{of}, StructureMatcher stol 0.5, angle_tol 10, ltol 0.3")
 
 

@@ -32,6 +32,20 @@ def match(predicted: Crystal, true: Crystal) -> float:
     return float("nan") if found is None else float(found[0])
 
 
+def exchanged(predicted: Crystal, true: Crystal) -> bool:
+    """Whether two crystals differ in which element sits where, and in nothing else.
+
+    They have the same formula and do not match, but would if all atoms were of one element.
+    """
+    if predicted.formula != true.formula or not np.isnan(match(predicted, true)):
+        return False
+    return not np.isnan(match(_bare(predicted), _bare(true)))
+
+
+def _bare(crystal: Crystal) -> Crystal:
+    return Crystal(np.ones_like(crystal.atomic_numbers), crystal.frac_coords, crystal.lattice)
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """How a set of crystals was reconstructed, by the best of k decodings each.

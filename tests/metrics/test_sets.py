@@ -15,7 +15,7 @@ from cdvae_core.metrics.coverage import CUTOFFS, Cutoffs, coverage
 from cdvae_core.metrics.distributions import SAMPLE, draw_valid, earth_movers, symmetry
 from cdvae_core.metrics.fingerprints import scaled
 from cdvae_core.metrics.measure import Measurement
-from cdvae_core.metrics.reconstruction import STOL, Reconstruction
+from cdvae_core.metrics.reconstruction import STOL, Reconstruction, exchanged
 
 PLAIN = replace(Measurement.of_no_crystal([11, 17], ""), struct_valid=True, failures={})
 
@@ -178,3 +178,20 @@ def test_the_published_reconstruction() -> None:
         found = match(crystals(case, "pred")[i], crystals(case, "gt")[i])
         assert np.isfinite(found) == pairs[i]["matched_ignoring_validity"]
         assert found == pytest.approx(pairs[i]["rms"], rel=1e-6)
+
+
+def test_exchanged_elements_are_told_from_other_misses() -> None:
+    sites = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    heap = np.array([[0, 0, 0], [0.3, 0, 0], [0.6, 0, 0], [0, 0.3, 0], [0, 0.6, 0]])
+
+    def made(numbers: list[int], places: np.ndarray) -> Crystal:
+        return Crystal(np.array(numbers), places, 3.9 * np.eye(3))
+
+    true = made([38, 22, 8, 8, 8], sites)
+    assert exchanged(made([8, 38, 22, 8, 8], sites), true)  # all three
+    # O on the site of Sr is a match to this matcher, with an RMSE near its limit
+    assert not exchanged(made([8, 22, 38, 8, 8], sites), true)
+    assert exchanged(made([22, 38, 8, 8, 8], sites + 0.25), true)  # A and B, from elsewhere
+    assert not exchanged(true, true)
+    assert not exchanged(made([38, 40, 8, 8, 8], sites), true)  # another element
+    assert not exchanged(made([38, 22, 8, 8, 8], heap), true)  # other sites
