@@ -2,7 +2,9 @@
 
 Muon (Jordan et al. 2024) replaces the momentum of a weight matrix by the nearest orthogonal matrix,
 so that every direction moves equally far; `match_rms_adamw` (Liu et al. 2025) gives its updates the
-size of AdamW's, so that both take learning rates of one order. Embeddings, the rows of which are
+size of AdamW's, so that both take learning rates of one order. Its matrices are pulled to zero, as
+there: without, they grow, and the encoder, which multiplies and has no normalisation, one day gives
+some crystal a latent of 1e11 (`decisions.md`). Embeddings, the rows of which are
 tokens, and what is no matrix stay with AdamW, the stacked weights of the encoder's output too.
 `benchmarks/recipes.py` compares it with AdamW alone.
 """
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 _ADAMW_SHARE = 0.3
+_WEIGHT_DECAY = 0.1  # that of Liu et al.
 
 
 def matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -42,7 +45,11 @@ class MuonAdamW(Optimizer):
         chosen, rest = matrices(model)
         self.parts: dict[str, Optimizer] = {
             "muon": Muon(
-                chosen, learning_rate, weight_decay=0.0, ns_steps=4, adjust_lr_fn="match_rms_adamw"
+                chosen,
+                learning_rate,
+                weight_decay=_WEIGHT_DECAY,
+                ns_steps=4,
+                adjust_lr_fn="match_rms_adamw",
             ),
             "adamw": AdamW(rest, _ADAMW_SHARE * learning_rate, weight_decay=0.0, fused=True),
         }
