@@ -53,6 +53,12 @@ Compile = Annotated[
     bool,
     typer.Option("--compile", help="torch.compile the decoder: pays for thousands of crystals"),
 ]
+Tries = Annotated[
+    int,
+    typer.Option(
+        min=1, help="decode each latent so often; keep the one whose own latent is nearest"
+    ),
+]
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]
 
 
@@ -127,6 +133,7 @@ def sample(
     guidance: Annotated[
         float, typer.Option(min=0.0, help="flow: more than 1 exaggerates the wishes")
     ] = 1.0,
+    tries: Tries = 1,
     trajectory: Trajectory = False,
     batch_size: BatchSize = None,
     compiled: Compile = False,
@@ -160,14 +167,16 @@ def sample(
     given = Given(None if num_atoms is None else torch.full((n,), num_atoms))
     names = [f"sample-{i:05d}" for i in range(n)]
     folder = _folder(
-        out, checkpoint, plan, seed, task="sample", prior=name, condition=asdict(wishes),
-        guidance=guidance,
+        out, checkpoint, plan, seed, task="sample", tries=tries, prior=name,
+        condition=asdict(wishes), guidance=guidance,
     )  # fmt: skip
     folder.latents(z, names)
     if scheduler is None:
-        _run(model, z, names, plan, seed, given, batch_size, folder, trajectory)
+        _run(model, z, names, plan, seed, given, tries, batch_size, folder, trajectory)
     else:
-        _run_on_cluster(model, z, names, plan, seed, given, batch_size or 128, folder, scheduler)
+        _run_on_cluster(
+            model, z, names, plan, seed, given, tries, batch_size or 128, folder, scheduler
+        )
 
 
 @app.command("prior")
@@ -219,6 +228,7 @@ def reconstruct(
     given: Annotated[
         str, typer.Option(help="not predicted but true: some of N,lattice,composition")
     ] = "",
+    tries: Tries = 1,
     trajectory: Trajectory = False,
     batch_size: BatchSize = None,
     compiled: Compile = False,
@@ -259,11 +269,11 @@ def reconstruct(
     ids = [source.ids[i] for i in chosen]
     folder = _folder(
         out, checkpoint, plan, seed, task="reconstruct", dataset=dataset, split=split,
-        start=start, k=k, given=whats, ids=ids,
+        start=start, k=k, tries=tries, given=whats, ids=ids,
     )  # fmt: skip
     folder.latents(z, names)
     folder.reference(true, ids)
-    found = _run(model, z, names, plan, seed, told, batch_size, folder, trajectory)
+    found = _run(model, z, names, plan, seed, told, tries, batch_size, folder, trajectory)
     _report(found, true, k, folder)
 
 
@@ -293,6 +303,7 @@ def optimise(
     prior_weight: Annotated[float, typer.Option(min=0.0, help="holds z near the prior")] = 0.0,
     schedule: ScheduleName = "fast",
     seed: Seed = 0,
+    tries: Tries = 1,
     batch_size: BatchSize = None,
     compiled: Compile = False,
     device: Device = "auto",
@@ -327,7 +338,7 @@ def optimise(
     goal = Goal(maximize - minimize, target or 0.0, prior_weight)
     about: dict[str, object] = {
         "task": "optimise", "mode": mode, "goal": str(goal), "property": model.config.prop,
-        "starts": n,
+        "starts": n, "tries": tries,
     }  # fmt: skip
     if mode == "ascent":
         z, whence = _starts(model, start, dataset, split, n, seed)
@@ -356,7 +367,7 @@ def optimise(
         "from the data"
     )
     folder.settings["predicted"] = predicted.tolist()
-    _run(model, latents, names, plan, seed, Given(), batch_size, folder, trajectory=False)
+    _run(model, latents, names, plan, seed, Given(), tries, batch_size, folder, trajectory=False)
 
 
 def _waypoints(way: Iterator[Ascent], steps: int, n: int) -> tuple[Tensor, list[str]]:
@@ -531,6 +542,7 @@ def _run(
     plan: Schedule,
     seed: int,
     given: Given,
+    tries: int,
     batch_size: int | None,
     folder: Folder,
     trajectory: bool,
@@ -541,10 +553,10 @@ def _run(
     from cdvae_core.decode import decode, largest_batch
 
     found: list[Crystal | None] = []
-    with tqdm(total=len(z) * plan.total, unit="eval", unit_scale=True) as bar:
+    with tqdm(total=len(z) * tries * plan.total, unit="eval", unit_scale=True) as bar:
         for step, done in decode(
             model, z, names, plan, seed,
-            given=given, batch_size=batch_size or largest_batch(model), folder=folder,
+            given=given, tries=tries, batch_size=batch_size or largest_batch(model), folder=folder,
             trajectory=trajectory,
         ):  # fmt: skip
             bar.update(step.crystals.num_crystals)
@@ -563,6 +575,7 @@ def _run_on_cluster(
     plan: Schedule,
     seed: int,
     given: Given,
+    tries: int,
     batch_size: int,
     folder: Folder,
     scheduler: str,
@@ -574,7 +587,7 @@ def _run_on_cluster(
 
     with tqdm(total=len(z), unit="crystal") as bar:
         for done in decode_on_cluster(
-            model, z, names, plan, seed, scheduler, given=given, batch_size=batch_size
+            model, z, names, plan, seed, scheduler, given=given, tries=tries, batch_size=batch_size
         ):
             folder.add(done)
             bar.update(len(done))

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cdvae_core import __version__
+from cdvae_core.consistency import nearest
 from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.errors import ConfigError, OutputError, StructureError
 from cdvae_core.files import write_atomically
@@ -51,23 +52,24 @@ class Given:
 
     Attributes:
         num_atoms: N.
-        atomic_numbers: of the atoms of each crystal; needs N.
+        atomic_numbers: `[atoms]` of each crystal; needs N.
         lattice: cells in Å.
     """
 
     num_atoms: Int[Tensor, " crystals"] | None = None
-    atomic_numbers: Sequence[Int[Tensor, " atoms"]] | None = None
+    atomic_numbers: Sequence[Tensor] | None = None
     lattice: Float[Tensor, "crystals 3 3"] | None = None
 
-    def part(self, part: slice, device: torch.device) -> dict[str, Tensor]:
-        """Of some crystals, as `sample` takes it."""
+    def part(self, part: slice, device: torch.device, tries: int) -> dict[str, Tensor]:
+        """Of some crystals, each so many times, as `sample` takes it."""
         told = {}
         if self.num_atoms is not None:
-            told["num_atoms"] = self.num_atoms[part].to(device)
+            told["num_atoms"] = self.num_atoms[part].repeat_interleave(tries, 0).to(device)
         if self.atomic_numbers is not None:
-            told["atomic_numbers"] = torch.cat(list(self.atomic_numbers[part])).to(device)
+            types = [one for one in self.atomic_numbers[part] for _ in range(tries)]
+            told["atomic_numbers"] = torch.cat(types).to(device)
         if self.lattice is not None:
-            told["lattice"] = self.lattice[part].to(device)
+            told["lattice"] = self.lattice[part].repeat_interleave(tries, 0).to(device)
         return told
 
 
@@ -203,6 +205,7 @@ def decode(
     seed: int,
     *,
     given: Given = Given(),
+    tries: int = 1,
     batch_size: int = 128,
     folder: Folder | None = None,
     trajectory: bool = False,
@@ -216,19 +219,26 @@ def decode(
     Args:
         names: one per latent.
         given: what is not to be predicted.
+        tries: decodings of each latent, of which the most consistent one is kept (`consistency`).
+        batch_size: crystals at once, tries included.
         folder: where crystals are written as they come.
         trajectory: keep every step in the folder, too.
+
+    Raises:
+        ConfigError: trajectories of several tries.
     """
+    if trajectory and tries > 1:
+        raise ConfigError("a trajectory is of one decoding: leave out --trajectory or --tries")
     try:
-        for number, first in enumerate(range(0, len(z), batch_size)):
-            part = slice(first, first + batch_size)
+        for number, part in enumerate(_parts(len(z), batch_size, tries)):
             generator = _generator(z.device, seed, number)
-            told = given.part(part, z.device)
+            told = given.part(part, z.device, tries)
             kept: list[LangevinStep] = []
-            steps = sample(model, z[part], schedule=schedule, generator=generator, **told)
+            again = z[part].repeat_interleave(tries, 0)
+            steps = sample(model, again, schedule=schedule, generator=generator, **told)
             for step in steps:
                 last = step.index == step.total - 1
-                done = _finished(step.crystals, names[part]) if last else []
+                done = _finished(model, z[part], step.crystals, names[part]) if last else []
                 if trajectory and folder is not None:
                     kept.append(step)
                     if last or len(kept) == _STEPS_IN_MEMORY:
@@ -251,6 +261,7 @@ def decode_on_cluster(
     scheduler: str,
     *,
     given: Given = Given(),
+    tries: int = 1,
     batch_size: int = 128,
 ) -> Iterator[list[Decoded]]:
     """Decode the same batches, and so on like devices the same crystals, on Dask workers.
@@ -268,14 +279,13 @@ def decode_on_cluster(
     from cdvae_core.cluster import workers_of
 
     model, z = model.cpu(), z.cpu()
-    parts = [slice(first, first + batch_size) for first in range(0, len(z), batch_size)]
     with workers_of(scheduler):
         yield from Parallel(return_as="generator")(
             delayed(_decode_batch)(
-                model, z[part], names[part], schedule, seed, number,
-                given.part(part, torch.device("cpu")),
+                model, z[part], names[part], schedule, seed, number, tries,
+                given.part(part, torch.device("cpu"), tries),
             )
-            for number, part in enumerate(parts)
+            for number, part in enumerate(_parts(len(z), batch_size, tries))
         )  # fmt: skip
 
 
@@ -286,14 +296,17 @@ def _decode_batch(
     schedule: Schedule,
     seed: int,
     number: int,
+    tries: int,
     told: dict[str, Tensor],
 ) -> list[Decoded]:
     """On a worker: batch `number` of a run."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     told = {name: value.to(device) for name, value in told.items()}
     generator = _generator(device, seed, number)
-    steps = sample(model.to(device), z.to(device), schedule=schedule, generator=generator, **told)
-    return _finished(final(steps), names)
+    model, z = model.to(device), z.to(device)
+    again = z.repeat_interleave(tries, 0)
+    steps = sample(model, again, schedule=schedule, generator=generator, **told)
+    return _finished(model, z, final(steps), names)
 
 
 def largest_batch(model: CDVAE) -> int:
@@ -321,14 +334,30 @@ def _generator(device: torch.device | str, seed: int, number: int) -> torch.Gene
     return torch.Generator(device).manual_seed(seed * 1_000_003 + number)
 
 
-def _finished(crystals: CrystalBatch, names: Sequence[str]) -> list[Decoded]:
-    """The crystals of the last step, each by itself so that one bad one spoils no other."""
-    done = []
-    for name, arrays in zip(names, _each(crystals), strict=True):
+def _parts(count: int, batch_size: int, tries: int) -> list[slice]:
+    """Which latents are decoded together."""
+    size = max(1, batch_size // tries)
+    return [slice(first, first + size) for first in range(0, count, size)]
+
+
+def _finished(
+    model: CDVAE, z: Tensor, crystals: CrystalBatch, names: Sequence[str]
+) -> list[Decoded]:
+    """The crystals of the last step, each by itself so that one bad one spoils no other.
+
+    Of several tries of a latent the most consistent one.
+    """
+    made: list[tuple[Crystal | None, str]] = []
+    for arrays in _each(crystals):
         try:
-            done.append(Decoded(name, Crystal(*arrays)))
+            made.append((Crystal(*arrays), ""))
         except StructureError as error:
-            done.append(Decoded(name, None, str(error)))
+            made.append((None, str(error)))
+    tries, done = len(made) // max(1, len(names)), []
+    for place, name in enumerate(names):
+        own = made[place * tries : (place + 1) * tries]
+        chosen = nearest(model, z[place], [crystal for crystal, _ in own]) if tries > 1 else 0
+        done.append(Decoded(name, *own[chosen]))
     return done
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     {"checkpoint", "losses", "langevin", "prior", "walks", "compiled"},
     {"optimise"},
     {"data", "structures"},
-    {"experiment", "encode", "decode", "latent"},
+    {"experiment", "encode", "consistency", "decode", "latent"},
     {"trainer", "metrics"},
     {"train", "baselines", "evaluation"},
     {"cli"},

@@ -1,0 +1,44 @@
+"""Several decodings of one latent, and which of them is meant: the one whose own latent is nearest.
+
+While there is much noise, denoising settles which element takes which site, and never comes back to
+it. The decoder does not notice a wrong choice, but the encoder does: a crystal with two elements
+exchanged has another latent. So the decodings are encoded again. Nothing is asked but z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cdvae_core.crystal import Crystal, CrystalBatch
+from cdvae_core.errors import StructureError
+from cdvae_core.graph import MultiGraph
+from cdvae_core.model import CDVAE
+
+
+@torch.no_grad()
+def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None) -> float:
+    """From z to mu of a crystal; infinite where it is none, or has no bonds."""
+    from cdvae_core.data.preprocess import crystal_nn_edges
+
+    if crystal is None:
+        return math.inf
+    try:
+        edges = crystal_nn_edges(crystal)
+    except StructureError:
+        return math.inf
+    graph = MultiGraph(*(torch.as_tensor(part, dtype=torch.int64) for part in edges))
+    batch = CrystalBatch.from_crystals([crystal]).to(model.device)
+    mu, _ = model.encode(batch, graph.to(model.device))
+    far = float((mu[0] - z).norm())
+    return far if math.isfinite(far) else math.inf
+
+
+def nearest(model: CDVAE, z: Float[Tensor, " latent"], decodings: Sequence[Crystal | None]) -> int:
+    """The place of the decoding whose mu is nearest to z; the first where all are hopeless."""
+    distances = [distance(model, z, crystal) for crystal in decodings]
+    return distances.index(min(distances))

@@ -1,0 +1,83 @@
+"""Of several decodings the one that the encoder takes for the latent's own."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from examples import perovskites, small_model
+
+from cdvae_core.consistency import distance, nearest
+from cdvae_core.crystal import Crystal, CrystalBatch
+from cdvae_core.data.preprocess import crystal_nn_edges
+from cdvae_core.decode import Given, decode
+from cdvae_core.errors import ConfigError
+from cdvae_core.graph import MultiGraph
+from cdvae_core.langevin import Schedule
+from cdvae_core.model import CDVAE
+
+SHORT = Schedule((0.5, 0.1), steps_per_level=2, epsilon=0.01, denoising_steps=1)
+
+
+@pytest.fixture
+def model() -> CDVAE:
+    return small_model(0)
+
+
+@torch.no_grad()
+def latent(model: CDVAE, crystal: Crystal) -> torch.Tensor:
+    graph = MultiGraph(*(torch.as_tensor(part) for part in crystal_nn_edges(crystal)))
+    return model.encode(CrystalBatch.from_crystals([crystal]), graph)[0][0]
+
+
+def exchange(crystal: Crystal, order: list[int]) -> Crystal:
+    return Crystal(crystal.atomic_numbers[order], crystal.frac_coords, crystal.lattice)
+
+
+def test_exchanged_elements_lie_farther_than_the_crystal_itself(model: CDVAE) -> None:
+    for true in perovskites(4):
+        z = latent(model, true)
+        others = [exchange(true, [1, 0, 2, 3, 4]), exchange(true, [2, 1, 0, 3, 4])]
+        assert distance(model, z, true) < 1e-4 * float(z.norm())
+        assert all(distance(model, z, other) > 1e-2 * float(z.norm()) for other in others)
+        assert nearest(model, z, [others[0], true, others[1]]) == 1
+
+
+def test_what_is_no_crystal_is_never_chosen_over_one(model: CDVAE) -> None:
+    [one] = perovskites(1)
+    z = latent(model, one)
+    lonely = Crystal(np.array([2]), np.zeros((1, 3)), 60 * np.eye(3))  # has no bonds
+    assert distance(model, z, None) == math.inf
+    assert nearest(model, z, [None, lonely, exchange(one, [1, 0, 2, 3, 4])]) == 2
+    assert nearest(model, z, [None, None]) == 0
+
+
+def test_decoding_keeps_the_most_consistent_of_its_tries(model: CDVAE) -> None:
+    z = torch.stack([latent(model, one) for one in perovskites(3)])
+    names, five = ["a", "b", "c"], torch.full((3,), 5)
+
+    def decoded(names: list[str], latents: torch.Tensor, tries: int) -> list[Crystal | None]:
+        given = Given(torch.full((len(latents),), 5))
+        steps = decode(model, latents, names, SHORT, 0, given=given, tries=tries, batch_size=12)
+        return [d.crystal for _, done in steps for d in done]
+
+    every = decoded([str(i) for i in range(12)], z.repeat_interleave(4, 0), 1)
+    kept = decoded(names, z, 4)
+    assert len(kept) == len(five)
+    for place, crystal in enumerate(kept):
+        own = every[4 * place : 4 * place + 4]
+        best = own[nearest(model, z[place], own)]
+        assert crystal is not None and best is not None
+        assert np.array_equal(crystal.frac_coords, best.frac_coords)
+    assert any(
+        not np.array_equal(crystal.frac_coords, every[4 * i].frac_coords)
+        for i, crystal in enumerate(kept)
+    )
+
+
+def test_a_trajectory_is_of_one_try(model: CDVAE) -> None:
+    steps = decode(model, torch.zeros(1, 16), ["a"], SHORT, 0, tries=2, trajectory=True)
+    with pytest.raises(ConfigError, match="leave out --trajectory or --tries"):
+        next(steps)
