@@ -22,18 +22,18 @@ from cdvae_core.model import CDVAE
 
 @torch.no_grad()
 def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None) -> float:
-    """From z to mu of a crystal; infinite where it is none, or has no bonds."""
+    """From z to mu of a crystal; infinite where it is none, or cannot be encoded."""
     from cdvae_core.data.preprocess import crystal_nn_edges
 
     if crystal is None:
         return math.inf
     try:
         edges = crystal_nn_edges(crystal)
-    except StructureError:
+        graph = MultiGraph(*(torch.as_tensor(part, dtype=torch.int64) for part in edges))
+        batch = CrystalBatch.from_crystals([crystal]).to(model.device)
+        mu, _ = model.encode(batch, graph.to(model.device))
+    except StructureError:  # no bonds, an element that the encoder does not know
         return math.inf
-    graph = MultiGraph(*(torch.as_tensor(part, dtype=torch.int64) for part in edges))
-    batch = CrystalBatch.from_crystals([crystal]).to(model.device)
-    mu, _ = model.encode(batch, graph.to(model.device))
     far = float((mu[0] - z).norm())
     return far if math.isfinite(far) else math.inf
 

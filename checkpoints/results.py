@@ -38,6 +38,7 @@ TASKS = {
 VARIANTS = {
     "": "",
     "gaussian": ", z from N(0, 1)",
+    "tries": ", the most consistent of several tries",
     "guided": ", guided",
 }
 HEAD = """# Results

@@ -98,12 +98,13 @@ def settings_of(
     starts: Starts,
     schedule: str,
     seed: int,
+    tries: int,
     before: Sequence[float | None],
 ) -> dict[str, Any]:
     """All that a run was started with."""
     return {
         "checkpoint": info.name, "goal": str(goal), "direction": goal.direction,
         "target": goal.target, "prior_weight": goal.prior_weight, **asdict(way),
-        "schedule": schedule, "seed": seed, "labels": starts.labels, "before": list(before),
-        "where": starts.where,
+        "schedule": schedule, "seed": seed, "tries": tries, "labels": starts.labels,
+        "before": list(before), "where": starts.where,
     }  # fmt: skip

@@ -10,7 +10,7 @@ import streamlit as st
 from app import cache
 from app.components.candidates import candidate_card, candidate_table, keep_controls
 from app.components.job_box import begin, job_box, job_of
-from app.components.sampler import sampler_controls
+from app.components.sampler import sampler_controls, tries_control
 from app.components.selection import select
 from app.components.sources import file_source
 from app.services import interpolate
@@ -36,13 +36,14 @@ def place_panel(of: LatentMap, info: CheckpointInfo, place: tuple[float, float])
     }  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
         schedule, seed = sampler_controls()
+        tries = tries_control()
         if st.button("Decode here", type="primary", icon=":material/colorize:"):
             z = carry_over(np.array([place]), of.places, of.latents)
             started = interpolate.start(
                 cache.model(info), torch.tensor(z, dtype=torch.float32), schedule=schedule,
-                seed=seed, judge=cache.judge(info),
+                seed=seed, tries=tries, judge=cache.judge(info),
             )  # fmt: skip
-            begin(_PAGE, started, {**here, "schedule": schedule, "seed": seed})
+            begin(_PAGE, started, {**here, "schedule": schedule, "seed": seed, "tries": tries})
     job, settings = job_of(_PAGE)
     if job is None or any(settings[name] != value for name, value in here.items()):
         return

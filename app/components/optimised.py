@@ -155,5 +155,5 @@ def go_on(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> Job | Non
     return start(
         cache.model(info), torch.as_tensor(course[-1].z), goal, steps=settings["steps"],
         step_size=settings["step_size"], kept=settings["kept"], schedule=settings["schedule"],
-        seed=settings["seed"], judge=cache.judge(info), earlier=course,
+        seed=settings["seed"], tries=settings["tries"], judge=cache.judge(info), earlier=course,
     )  # fmt: skip

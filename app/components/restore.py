@@ -24,7 +24,8 @@ PAGES = {
     "optimise": "views/optimise.py",
 }
 _SAME = (  # keys of widgets
-    "schedule", "seed", "count", "guidance", "target", "way", "between", "walk", "length", "starts",
+    "schedule", "seed", "tries", "count", "guidance", "target", "way", "between", "walk", "length",
+    "starts",
 )  # fmt: skip
 
 

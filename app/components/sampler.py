@@ -19,3 +19,13 @@ def sampler_controls() -> tuple[str, int]:
         help="The same seed gives the same crystal.",
     )  # fmt: skip
     return schedule, int(seed)
+
+
+def tries_control() -> int:
+    """How many decodings of each latent there are to choose from."""
+    tries = st.number_input(
+        "Tries", 1, 16, key="tries", width=110, persist_state="session",
+        help="Each latent is decoded so often, and the crystal is kept whose own latent is "
+        "nearest. One try often puts two elements in each other's place; eight rarely do.",
+    )  # fmt: skip
+    return int(tries)

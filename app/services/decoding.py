@@ -53,6 +53,7 @@ def decode_all(
     *,
     schedule: str,
     seed: int,
+    tries: int,
     judge: Judge,
     num_atoms: int | None = None,
     begun: float = 0.0,
@@ -60,6 +61,7 @@ def decode_all(
     """Decode latents batch by batch, until done or the job is to stop.
 
     Args:
+        tries: decodings of each latent, of which the most consistent one is kept.
         begun: the part of the job that was done before, 0 to 1.
     """
     import torch
@@ -72,8 +74,8 @@ def decode_all(
     with torch.no_grad():
         guesses = model.predict_property(z).tolist() if model.fc_property else [None] * len(z)
     ready = 0
-    total = plan.total * -(-len(z) // BATCH)
-    steps = decode(model, z, names, plan, seed, given=Given(fixed), batch_size=BATCH)
+    total = plan.total * -(-len(z) // max(1, BATCH // tries))
+    steps = decode(model, z, names, plan, seed, given=Given(fixed), tries=tries, batch_size=BATCH)
     for number, (step, done) in enumerate(steps, 1):
         if job.stopping:
             return

@@ -40,6 +40,7 @@ def start(
     guidance: float,
     schedule: str,
     seed: int,
+    tries: int = 1,
     judge: Judge,
 ) -> Job:
     """Generate in the background; the items of the job are `Candidate`s as they come."""
@@ -50,7 +51,7 @@ def start(
         z, _ = draw(model, folder, count, seed, prior, condition, guidance)
         names = [f"sample {i + 1}" for i in range(count)]
         for one in decode_all(
-            job, model, z, names, schedule=schedule, seed=seed, judge=judge,
+            job, model, z, names, schedule=schedule, seed=seed, tries=tries, judge=judge,
             num_atoms=condition.num_atoms,
         ):  # fmt: skip
             job.append(one)

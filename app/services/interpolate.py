@@ -46,12 +46,16 @@ def points(
     return through(torch.stack(list(stops)), between, spherical=kind == CIRCLE)
 
 
-def start(model: CDVAE, way: Tensor, *, schedule: str, seed: int, judge: Judge) -> Job:
+def start(
+    model: CDVAE, way: Tensor, *, schedule: str, seed: int, tries: int = 1, judge: Judge
+) -> Job:
     """Decode a way in the background; the items of the job are `Candidate`s, in order."""
 
     def work(job: Job) -> None:
         names = [f"stop {i}" for i in range(len(way))]
-        for one in decode_all(job, model, way, names, schedule=schedule, seed=seed, judge=judge):
+        for one in decode_all(
+            job, model, way, names, schedule=schedule, seed=seed, tries=tries, judge=judge
+        ):
             job.append(one)
 
     return Job(work)

@@ -91,6 +91,7 @@ def start(
     kept: int,
     schedule: str,
     seed: int,
+    tries: int = 1,
     judge: Judge,
     earlier: Sequence[Progress] = (),
 ) -> Job:
@@ -124,8 +125,8 @@ def start(
                 labels += [(i, step) for i in range(len(z))]
         names = [f"start {i + 1}, step {step}" for i, step in labels]
         found = decode_all(
-            job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, judge=judge,
-            begun=ASCENT,
+            job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, tries=tries,
+            judge=judge, begun=ASCENT,
         )  # fmt: skip
         _append(job, labels, found)
 
@@ -147,6 +148,7 @@ def start_guided(
     draws: int,
     schedule: str,
     seed: int,
+    tries: int = 1,
     judge: Judge,
 ) -> Job:
     """Draw from the flow on condition of the goal, in the background; the items are `Waypoint`s."""
@@ -163,7 +165,9 @@ def start_guided(
         z = guided(prior, goal, starts * draws, torch.Generator().manual_seed(seed))
         labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
         names = [f"series {i + 1}, draw {draw}" for i, draw in labels]
-        found = decode_all(job, model, z, names, schedule=schedule, seed=seed, judge=judge)
+        found = decode_all(
+            job, model, z, names, schedule=schedule, seed=seed, tries=tries, judge=judge
+        )
         _append(job, labels, found)
 
     return Job(work)

@@ -130,7 +130,9 @@ def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(worl
     at = opened("views/generate.py")
     at.number_input(key="count").set_value(3)
     at.number_input(key="seed").set_value(5)
+    at.number_input(key="tries").set_value(2)
     click(at, "Generate")
+    assert not at.error, at.error[0].value
     assert len(tables(at)[0]) == 3
     assert {m.label for m in at.metric} == {"Crystals", "Valid", "Unique", "Novel, of the unique"}
     assert relaxing.installed() or 'pip install "cdvae[stability]"' in text(at)
@@ -142,6 +144,7 @@ def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(worl
     assert [entry.title for entry in kept] == ["sample 3 of seed 5", "sample 1 of seed 5"]
     assert kept[0].provenance["checkpoint"] == "tiny"
     assert kept[0].provenance["settings"]["seed"] == 5
+    assert kept[0].provenance["settings"]["tries"] == 2
     assert kept[0].z.shape == (16,)
 
     later = opened("views/library.py")  # another session, as after a restart

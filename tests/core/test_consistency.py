@@ -49,7 +49,8 @@ def test_what_is_no_crystal_is_never_chosen_over_one(model: CDVAE) -> None:
     [one] = perovskites(1)
     z = latent(model, one)
     lonely = Crystal(np.array([2]), np.zeros((1, 3)), 60 * np.eye(3))  # has no bonds
-    assert distance(model, z, None) == math.inf
+    strange = Crystal(np.array([99, 8, 8, 8, 22]), one.frac_coords, one.lattice)
+    assert distance(model, z, None) == distance(model, z, strange) == math.inf
     assert nearest(model, z, [None, lonely, exchange(one, [1, 0, 2, 3, 4])]) == 2
     assert nearest(model, z, [None, None]) == 0
 
