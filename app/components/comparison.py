@@ -109,7 +109,7 @@ def figures_chart(chosen: Sequence[Found], task: str, scale: Scale) -> None:
     factor = 100 if MEANINGS[name].share else 1
     figure = go.Figure(
         go.Bar(x=[factor * (columns[h][name] or 0.0) for h in heads], y=heads, orientation="h",
-               marker={"color": colours, "pattern": {"shape": patterns}},
+               marker={"color": colours, "pattern": {"shape": patterns, "fillmode": "overlay"}},
                text=[shown(name, columns[h][name]) for h in heads])
     )  # fmt: skip
     unit = ", %" if MEANINGS[name].share else ""

@@ -100,6 +100,8 @@ def entry_panel(entry: Entry) -> None:
             st.button("Open where it was made", icon=":material/open_in_new:", type="primary",
                       on_click=reopen, args=(entry,), key="reopen")  # fmt: skip
             if st.session_state.pop("reopened", False):
-                st.switch_page(PAGES[entry.page])
+                seed = entry.provenance.get("settings", {}).get("seed")
+                linked = {} if seed is None else {"seed": str(seed)}
+                st.switch_page(PAGES[entry.page], query_params=linked)
         with st.expander("How it was made"):
             st.code(json.dumps(entry.provenance, indent=1, default=str), language="json")

@@ -1,4 +1,4 @@
-"""Which points of the map are shown: by elements, number of atoms and property."""
+"""Which points of the map are shown: by elements, formula, number of atoms and property."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 from app.components.periodic_table import periodic_table
+from app.services.chemistry import plain
 from app.services.colouring import with_unit
 from app.services.latent_map import LatentMap
 from cdvae_core.crystal import SYMBOLS
@@ -22,6 +23,11 @@ def map_filters(of: LatentMap) -> np.ndarray:
             shown &= of.fractions[:, SYMBOLS.index(symbol)] > 0
         for symbol in unwanted:
             shown &= of.fractions[:, SYMBOLS.index(symbol)] == 0
+        wanted_text = st.text_input("Formula contains", key="filter-formula", placeholder="TiO3",
+                                    width=260)  # fmt: skip
+        if wanted_text.strip():
+            part = plain(wanted_text).strip().lower()
+            shown &= np.array([part in name.lower() for name in of.formulas])
         columns = st.columns(2, gap="large")
         with columns[0]:
             shown &= _within("Atoms in cell", of.num_atoms, 1)

@@ -188,3 +188,5 @@ def test_what_was_kept_is_found_by_a_fresh_app_and_opens_its_page_again(
         page.get_by_role("button", name="Open where it was made").click()
         expect(page.get_by_role("heading", name="Generate")).to_be_visible()
         expect(page.get_by_label("Seed", exact=True)).to_have_value("77")
+        quiet(page)
+        assert "seed=77" in page.url and "checkpoint=tiny" in page.url

@@ -12,6 +12,7 @@ from conftest import World
 from streamlit.testing.v1 import AppTest
 
 from app.services import reports
+from app.services.chemistry import formula
 from cdvae_core.checkpoint import is_baseline, read_config
 
 MAIN = str(Path(__file__).parents[2] / "app" / "main.py")
@@ -156,6 +157,18 @@ def test_colours(by: str, world: World) -> None:
     settled(at.selectbox(key="colour").set_value(by).run())
     assert not at.error
     assert figure(at)["data"]
+
+
+def test_the_map_shows_what_has_a_part_of_a_formula(world: World) -> None:
+    at = opened(MAP)
+    split = world.split("test")
+    names = [formula(split.crystal(i).atomic_numbers) for i in range(len(split))]
+    part = names[0][:3].lower()
+    expected = sum(part in name.lower() for name in names)
+    settled(at.text_input(key="filter-formula").set_value(part).run())
+    assert 0 < expected
+    shown = f"{expected} of {len(split)} shown"
+    assert (shown in text(at)) == (expected < len(split))
 
 
 def test_search(world: World) -> None:
