@@ -191,12 +191,14 @@ def baseline_facts(out: Path, config: dict[str, Any]) -> str:
     return f"`{config['system']}`, {millions:.2f} million parameters; {sizes}"
 
 
-def training_facts(known: dict[str, Any]) -> str:
+def training_facts(known: dict[str, Any], name: str) -> str:
     """The lines of the card on a training; a system that does not learn has none."""
     if "epochs" not in known:
         return "- Nothing was trained: the training split is kept as it is"
     hours = known["training_seconds"] / 3600
     started = known["initialised_from"]
+    if started and name in Path(started).parts[-2:]:
+        started = "an earlier state of this model"
     begun = f"\n- Begun from the weights of {started}" if started else ""
     return f"""- Trained for {known["epochs"]} epochs, {known["steps"]:,} steps, {hours:.2f} hours \
 of wall time; {known["skipped_steps"]} steps skipped as not finite{begun}
@@ -225,7 +227,7 @@ def card(
 - Data: `{known["dataset"]}`, {spec.title}; {known["train_crystals"]:,} training crystals \
 (fingerprint `{known["data_fingerprint"][:16]}`){notes}{learnt}
 - Model: {facts}
-{training_facts(known)}
+{training_facts(known, out.name)}
 - Weights: {weights}
 {curves}
 ## What it does
