@@ -125,8 +125,14 @@ def judge(info: CheckpointInfo) -> judging.Judge:
 
 
 @st.cache_data(max_entries=6, show_spinner=False)
-def reference(scale: reports.Scale) -> dict[str, np.ndarray]:
+def _reference(scale: reports.Scale, stamp: int) -> dict[str, np.ndarray]:
     return reports.reference_rows(scale)
+
+
+def reference(scale: reports.Scale) -> dict[str, np.ndarray]:
+    """Distributions of a reference's own crystals, read once until its file changes."""
+    path = reports.reference_file(scale)
+    return _reference(scale, path.stat().st_mtime_ns) if path else {}
 
 
 @st.cache_data(max_entries=20, show_spinner=False)

@@ -156,6 +156,7 @@ def sample(
     from cdvae_core.decode import Given
     from cdvae_core.prior import Condition, draw
 
+    _check_trajectory(trajectory, tries)
     if scheduler is not None:
         if trajectory:
             raise ConfigError("--trajectory keeps steps on this machine: leave out --scheduler")
@@ -257,6 +258,7 @@ def reconstruct(
     if start not in ("mu", "z"):
         raise ConfigError(f"--from is '{start}', but must be mu or z")
     whats = [word.strip() for word in given.split(",") if word.strip()]
+    _check_trajectory(trajectory, tries)
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
     generator = torch.Generator().manual_seed(seed)
@@ -482,7 +484,9 @@ def _report(
     pairs = [(one, crystal) for one, crystal in zip(found, wanted, strict=True) if one]
     sizes = sum(one.num_atoms == crystal.num_atoms for one, crystal in pairs) / len(found)
     elements = sum(one.formula == crystal.formula for one, crystal in pairs) / len(found)
-    swapped = sum(exchanged(one, crystal) for one, crystal in pairs) / len(found)
+    judged = zip(found, wanted, result.rmse.flat, strict=True)
+    missed = [(one, crystal) for one, crystal, rmse in judged if one and rmse != rmse]
+    swapped = sum(exchanged(one, crystal) for one, crystal in missed) / len(found)
     folder.settings |= {
         "match_rate": result.metrics()["match_rate_ungated"],
         "rmse": result.metrics()["rms_dist_ungated"],
@@ -496,6 +500,12 @@ def _report(
     typer.echo(f"of {len(found)} decodings: {shares}")
     typer.echo(f"no match only because elements changed places: {100 * swapped:.1f} %")
     typer.echo(f"{result}{of}, StructureMatcher stol 0.5, angle_tol 10, ltol 0.3")
+
+
+def _check_trajectory(trajectory: bool, tries: int) -> None:
+    """Before a folder is made."""
+    if trajectory and tries > 1:
+        raise ConfigError("a trajectory is of one decoding: leave out --trajectory or --tries")
 
 
 def _load(checkpoint: Path, schedule: str, device: str, compiled: bool) -> tuple[CDVAE, Schedule]:

@@ -19,13 +19,19 @@ from cdvae_core.errors import StructureError
 from cdvae_core.graph import MultiGraph
 from cdvae_core.model import CDVAE
 
+_SHORTEST = 0.5  # Å
+
 
 @torch.no_grad()
 def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None) -> float:
-    """From z to mu of a crystal; infinite where it is none, or cannot be encoded."""
-    from cdvae_core.data.preprocess import crystal_nn_edges
+    """From z to mu of a crystal; infinite where it is none, or cannot be encoded.
 
-    if crystal is None:
+    Atoms in one place count as none: CrystalNN may take forever over a knot of them.
+    """
+    from cdvae_core.data.preprocess import crystal_nn_edges
+    from cdvae_core.structures import to_structure
+
+    if crystal is None or not to_structure(crystal).is_valid(tol=_SHORTEST):
         return math.inf
     try:
         edges = crystal_nn_edges(crystal)
@@ -39,6 +45,6 @@ def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None)
 
 
 def nearest(model: CDVAE, z: Float[Tensor, " latent"], decodings: Sequence[Crystal | None]) -> int:
-    """The place of the decoding whose mu is nearest to z; the first where all are hopeless."""
+    """The place of the decoding whose mu is nearest to z; else of any crystal, the first."""
     distances = [distance(model, z, crystal) for crystal in decodings]
-    return distances.index(min(distances))
+    return min(range(len(distances)), key=lambda i: (distances[i], decodings[i] is None))

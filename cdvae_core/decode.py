@@ -76,6 +76,9 @@ class Given:
 def truth(crystals: Sequence[Crystal], whats: Sequence[str]) -> Given:
     """What crystals truly are, to be given to the decoder: how much do the predictions cost?
 
+    With the composition each atom keeps its type, where the fast schedule else lets them change
+    places: this is another sampler, too.
+
     Args:
         whats: some of "N", "lattice" and "composition", which brings N with it.
 
@@ -220,7 +223,7 @@ def decode(
         names: one per latent.
         given: what is not to be predicted.
         tries: decodings of each latent, of which the most consistent one is kept (`consistency`).
-        batch_size: crystals at once, tries included.
+        batch_size: crystals at once, tries included, but all tries of one latent.
         folder: where crystals are written as they come.
         trajectory: keep every step in the folder, too.
 
@@ -228,7 +231,7 @@ def decode(
         ConfigError: trajectories of several tries.
     """
     if trajectory and tries > 1:
-        raise ConfigError("a trajectory is of one decoding: leave out --trajectory or --tries")
+        raise ConfigError("a trajectory is of one decoding, not of several tries")
     try:
         for number, part in enumerate(_parts(len(z), batch_size, tries)):
             generator = _generator(z.device, seed, number)

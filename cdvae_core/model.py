@@ -140,7 +140,7 @@ class CDVAE(nn.Module):
             pooled = pooled + self.fc_aggregates(self._known_aggregates(crystals).to(pooled.dtype))
         logvar = self.fc_logvar(pooled)
         beyond = (logvar - _TAME_LOGVAR).clamp_min(0.0)
-        return self.fc_mu(pooled), logvar - beyond + beyond.log1p()
+        return self.fc_mu(pooled), logvar.clamp_max(_TAME_LOGVAR) + beyond.log1p()
 
     def add_aggregates(self) -> None:
         """Let the encoder see N, lattice and composition; before training they change nothing."""

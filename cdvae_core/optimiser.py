@@ -75,4 +75,6 @@ class MuonAdamW(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, part in self.parts.items():
             part.load_state_dict(state_dict[name])
+        for group in self.parts["muon"].param_groups:
+            group["weight_decay"] = _WEIGHT_DECAY  # a state from before had none
         self.param_groups = self._groups()

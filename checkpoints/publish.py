@@ -131,9 +131,15 @@ def baseline_commands(
     return lines
 
 
-def ship_reports(scratch: Path, out: Path) -> None:
-    """The reports of these commands, small: figures, three columns per crystal, some crystals."""
+def ship_reports(scratch: Path, out: Path, only: bool) -> None:
+    """The reports of these commands, small: figures, three columns per crystal, some crystals.
+
+    Args:
+        only: those of other commands stay.
+    """
     folder = out / "reports"
+    if not only:
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
     for name, source in REPORTS.items():
         made = scratch / f"{source}-report"
@@ -145,7 +151,7 @@ def ship_reports(scratch: Path, out: Path) -> None:
         parquet.write_table(table.select(kept), folder / f"{name}.parquet", compression="zstd")
         pictures = scratch / source / "crystals.extxyz"
         frames = read_frames(pictures, ":8") if pictures.exists() else []
-        if name == "reconstruction":
+        if name.startswith("reconstruction"):
             frames = pairs(scratch / source, frames)[:8]
         if frames:  # a system may make nothing that is a crystal
             write_frames(folder / f"{name}.extxyz", frames, format="extxyz")
@@ -255,6 +261,19 @@ def printed_before(out: Path) -> dict[str, str]:
     return {command: "\n".join(lines).strip("\n") for command, lines in found.items()}
 
 
+def check_same_weights(trained: Path, out: Path) -> None:
+    """What is kept of a card must be of these weights."""
+    if read_config(trained)["weights"] != read_config(out)["weights"]:
+        raise SystemExit(f"{out} has other weights: leave out --only")
+
+
+def check_kept(lines: Sequence[str], before: dict[str, str], only: str) -> None:
+    """Before anything is measured: whether the card has what is to be kept."""
+    for line in lines:
+        if only not in line and line not in before:
+            raise SystemExit(f"the card has no such command to be kept: {line}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -274,6 +293,8 @@ def main() -> None:
     counts = (arguments.n, arguments.samples, arguments.starts)
     config = read_config(trained)
     dataset = config["provenance"]["dataset"]
+    if arguments.only:
+        check_same_weights(trained, out)
     logged = curves(arguments.run)
     if logged:  # else this is a checkpoint measured anew
         draw(logged, out / "loss.png")
@@ -292,15 +313,14 @@ def main() -> None:
         facts, weights = cdvae_facts(out, config), "exponential moving average, float32"
         lines = commands(out.name, dataset, *counts, arguments.tries)
     before = printed_before(out) if arguments.only else {}
+    check_kept(lines, before, arguments.only)
     printed = {}
     with tempfile.TemporaryDirectory() as scratch:
         for line in lines:
-            if arguments.only not in line and line not in before:
-                raise SystemExit(f"the card has no such command to be kept: {line}")
             measured = arguments.only in line
             printed[line] = run(line, out.name, out, scratch) if measured else before[line]
             print(printed[line], flush=True)
-        ship_reports(Path(scratch), out)
+        ship_reports(Path(scratch), out, bool(arguments.only))
     text = card(out, config, facts, weights, printed, arguments.remark)
     write_atomically(out / "card.md", text.encode())
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from app.components.crystal_facts import crystal_title
 from app.components.crystal_viewer import crystal_view
+from app.components.job_box import job_of
 from app.services import export, library
 from app.services.checkpoints import CheckpointInfo
 from app.services.chemistry import pretty
@@ -143,9 +144,12 @@ def keep_controls(
     able = {one.name: one for one in candidates if one.crystal is not None}
     if not able:
         return
-    key = f"keep-{page}"
-    earlier = st.session_state.get(key, list(able) if len(able) == 1 else [])
-    st.session_state[key] = [name for name in earlier if name in able]  # another run, or sifted
+    key, job = f"keep-{page}", job_of(page)[0]
+    alone = list(able) if len(able) == 1 else []
+    same = st.session_state.get(f"{key}-of") is job  # names come again in every run
+    earlier = st.session_state.get(key, alone) if same else alone
+    st.session_state[f"{key}-of"] = job
+    st.session_state[key] = [name for name in earlier if name in able]  # others are sifted out
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.multiselect(
             "Keep in the library", list(able), key=key, placeholder="Choose crystals",

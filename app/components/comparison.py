@@ -124,7 +124,9 @@ def figures_chart(chosen: Sequence[Found], task: str, scale: Scale) -> None:
 
 def distributions(chosen: Sequence[Found], scale: Scale) -> None:
     """What the distances between distributions are over, drawn."""
-    known = [(one.title, rows) for one in chosen if (rows := rows_of(one)) is not None]
+    titles = list(_titled(chosen))
+    tables = [(title, rows_of(one)) for title, one in zip(titles, chosen, strict=True)]
+    known = [(title, rows) for title, rows in tables if rows is not None]
     names = [n for n in _DISTRIBUTIONS if any(n in rows for _, rows in known)]
     if not names:
         return
@@ -143,9 +145,10 @@ def distributions(chosen: Sequence[Found], scale: Scale) -> None:
                 showlegend=column == 1, mode="lines", fill="tozeroy", fillcolor=REFERENCE_COLOUR,
                 line={"width": 0, "shape": "hvh"}, row=1, col=column,
             )  # fmt: skip
-        for i, (title, rows) in enumerate(known):
+        for title, rows in known:
             if title not in values or not len(values[title]):
                 continue
+            i = titles.index(title)  # the colour that it has among the bars
             counts, _ = np.histogram(values[title], edges)
             figure.add_scatter(
                 x=middle, y=100 * counts / len(rows), name=title, legendgroup=title,

@@ -65,7 +65,9 @@ def films(job: Job, settings: dict[str, Any]) -> None:
         for run in range(first, min(first + 2, count)):
             with columns[run - first]:
                 end = moments[-1].frames[run].crystal
-                crystal_title(formula(end.atomic_numbers), _word(ending, run, job.running))
+                crystal_title(
+                    formula(end.atomic_numbers), _word(ending, run, job.status == "stopped")
+                )
                 trajectory_player(
                     [m.frames[run].drawn for m in moments], key=f"film-{run}",
                     view=f"{id(job)}-{run}", label=f"Langevin trajectory, start {run + 1}",
@@ -74,8 +76,8 @@ def films(job: Job, settings: dict[str, Any]) -> None:
                 )  # fmt: skip
 
 
-def _word(ending: Ending | None, run: int, running: bool) -> str:
-    if ending is None and not running:
+def _word(ending: Ending | None, run: int, stopped: bool) -> str:
+    if ending is None and stopped:
         return f"start {run + 1}, stopped on its way"
     if ending is None or ending.original is None:
         return f"start {run + 1}"

@@ -6,6 +6,7 @@ is there again when one comes back.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -31,12 +32,23 @@ def begin(page: str, job: Job, settings: Any) -> None:
     st.session_state[f"watched-{page}"] = job
 
 
+def same_run(page: str, settings: dict[str, Any]) -> bool:
+    """Whether the page shows what was made with these settings, as they are kept."""
+    job, own = job_of(page)
+    if job is None:
+        return False
+    shown, wanted = ({k: s.get(k) for k in settings} for s in (own, settings))
+    return json.dumps(shown, default=str) == json.dumps(wanted, default=str)
+
+
 def forget(page: str) -> None:
     """Stop the page's job, and show nothing of it any more."""
     job, _ = job_of(page)
     if job is not None:
         job.stop()
         del st.session_state[f"job-{page}"]
+    if f"watched-{page}" in st.session_state:
+        del st.session_state[f"watched-{page}"]
 
 
 def job_box(page: str, title: str, show: Callable[[Job], None]) -> None:

@@ -72,6 +72,14 @@ def _start(
     st.session_state[_WATCHED] = job
 
 
+def forget_reconstruction() -> None:
+    """Stop what runs, and show nothing of it any more."""
+    job, *_ = st.session_state.get(_JOB, (None,))
+    if job is not None:
+        job.stop()
+        del st.session_state[_JOB]
+
+
 def _live(job: Job, split: CachedSplit, index: int) -> None:
     """Runs by itself while the job does, then brings the whole page up to date once."""
     job.begun(FIRST)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.goal import restore_goal
-from app.components.job_box import forget
+from app.components.job_box import forget, same_run
 from app.components.pickers import restore_splits
+from app.components.reconstruction import forget_reconstruction
 from app.components.selection import select, select_place
 from app.components.sources import restore_source
 from app.components.starts import restore_starts
@@ -33,8 +34,12 @@ def reopen(entry: Entry) -> None:
     """Set the widgets of the entry's page; the page itself is opened after this callback."""
     settings = entry.provenance.get("settings", {})
     state = st.session_state
-    forget(entry.page)  # what another run made would stand below these settings
+    if not same_run(entry.page, settings):
+        forget(entry.page)  # what another run made would stand below these settings
+    if entry.page == "reconstruction":
+        forget_reconstruction()
     state["checkpoint"] = entry.provenance.get("checkpoint", state.get("checkpoint"))
+    state["tries"] = 1  # what was kept before there were more
     for name in _SAME:
         if name in settings:
             state[name] = settings[name]

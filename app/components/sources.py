@@ -190,8 +190,14 @@ def _fitting(info: CheckpointInfo) -> dict[str, library.Entry]:
     return {
         entry.key: entry for entry in library.entries()
         if entry.z is not None and entry.provenance.get("checkpoint") == info.name
-        and entry.provenance.get("weights") in (None, info.weights)
+        and _weights(entry) in (None, info.weights)
     }  # fmt: skip
+
+
+def _weights(entry: library.Entry) -> str | None:
+    """Whose latent it is: None where it does not say; an earlier way of saying it fits nothing."""
+    known = entry.provenance
+    return known.get("weights", "by time" if "stamp" in known else None)
 
 
 def _prior(info: CheckpointInfo, key: str, index: int) -> Source | None:

@@ -45,7 +45,7 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
             prop = st.number_input(
                 prop_title(info), None, None, None, key=f"wish-{info.name}",
                 width=260, placeholder="any", persist_state="session",
-                help=_range(training.properties[info.prop]) if training else None,
+                help=_range(training.properties.get(info.prop)) if training else None,
             )  # fmt: skip
         guidance = st.slider(
             "How strongly to follow", 1.0, 4.0, 1.5, 0.5, key="guidance", width=200,
@@ -61,7 +61,9 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
     return prior, Condition(prop, atoms, *numbers), guidance
 
 
-def _range(values: np.ndarray) -> str:
+def _range(values: np.ndarray | None) -> str | None:
+    if values is None or np.isnan(values).all():
+        return None
     low, high = np.nanquantile(values, (0.05, 0.95))
     return (
         f"90 % of the training data lie between {low:.2f} and {high:.2f}. Far beyond, a wish means "

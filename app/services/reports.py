@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXTRA = "CDVAE_REPORTS"  # folders of reports, separated as in PATH
 TASKS = ("reconstruction", "generation", "optimisation", "stability")
 PICTURES = 12
-_WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 Scale = tuple[str, str]  # reference and cut-offs: what figures must share to be compared
@@ -148,18 +148,24 @@ def crystals_of(one: Found) -> list[tuple[str, Crystal]]:
     ]
 
 
-def reference_rows(scale: Scale) -> dict[str, np.ndarray]:
-    """Density and number of elements of the reference itself; none where it is not built."""
-    from app.services.latent_map import LatentMap
-    from cdvae_core.data.cache import find_split, open_split
+def reference_file(scale: Scale) -> Path | None:
+    """The split that a reference is, None where it is not built here."""
+    from cdvae_core.data.cache import find_split
 
     dataset, _, split = scale[0].partition(":")
     try:
-        if not find_split(dataset, split):
-            return {}
-        data = open_split(dataset, split)
+        return find_split(dataset, split)
     except CdvaeError:  # no dataset of this machine
-        return {}
+        return None
+
+
+def reference_rows(scale: Scale) -> dict[str, np.ndarray]:
+    """Density and number of elements of the reference itself, which is built here."""
+    from app.services.latent_map import LatentMap
+    from cdvae_core.data.cache import open_split
+
+    dataset, _, split = scale[0].partition(":")
+    data = open_split(dataset, split)
     of = LatentMap({split: data}, np.empty((len(data), 0)), np.empty((len(data), 2)))
     return {"density": of.density, "num_elements": of.num_elements}
 

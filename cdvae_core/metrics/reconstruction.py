@@ -33,10 +33,7 @@ def match(predicted: Crystal, true: Crystal) -> float:
 
 
 def exchanged(predicted: Crystal, true: Crystal) -> bool:
-    """Whether two crystals differ in which element sits where, and in nothing else.
-
-    They have the same formula and do not match, but would if all atoms were of one element.
-    """
+    """Whether two crystals of one formula do not match, but would if all atoms were one element."""
     if predicted.formula != true.formula or not np.isnan(match(predicted, true)):
         return False
     return not np.isnan(match(_bare(predicted), _bare(true)))

@@ -442,7 +442,8 @@ def test_a_stopped_film_is_not_offered_to_be_kept(world: World) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"metrics": {"comp_valid": "high"}}, {"counts": {"unheard of": 3}}, {"counts": [1]},
+        {"metrics": {"comp_valid": "high"}}, {"metrics": {"rms_dist": 10**400}},
+        {"counts": {"unheard of": 3}}, {"counts": [1]},
         {"meta": {"cutoffs": "nope", "reference": "x", "n": 1}}, {"meta": {"cutoffs": "perov_5"}},
         {"meta": {"cutoffs": "perov_5", "reference": 3, "n": 1}}, {"task": "cooking"},
         {"meta": {"cutoffs": "perov_5", "reference": "x", "n": "many"}}, {"noise_floor": None},

@@ -144,17 +144,17 @@ def test_types_are_drawn_from_the_mixture(sigma: float) -> None:
 def test_shuffled_types_keep_the_counts_of_every_crystal(sigma: float) -> None:
     """And an atom of an element that is half of them is moved with probability sigma / (1 + sigma):
     then it becomes the other element half of the time."""
-    half = Crystal(np.repeat([8, 22], 5000), np.zeros((10000, 3)), SKEWED)
+    half = Crystal(np.repeat([8, 22], 100_000), np.zeros((200_000, 3)), SKEWED)
     clean = batch([half, *prototypes().values(), half])
     levels = torch.full((clean.num_crystals,), sigma)
     numbers = shuffle_types(clean, levels, torch.Generator().manual_seed(0))
     sizes = clean.num_atoms.tolist()
     for before, after in zip(clean.atomic_numbers.split(sizes), numbers.split(sizes), strict=True):
         assert torch.equal(before.sort().values, after.sort().values)
-        if len(before) == 10000:
+        if len(before) == 200_000:
             changed = (before != after).double().mean()
             expected = sigma / (1 + sigma) / 2
-            assert abs(changed - expected) < 4 * (0.25 / 10000) ** 0.5
+            assert abs(changed - expected) < 4 * (expected / 200_000) ** 0.5
 
 
 def test_counts_are_the_whole_numbers_nearest_to_the_composition() -> None:
