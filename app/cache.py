@@ -102,10 +102,9 @@ def thresholds(info: CheckpointInfo) -> tuple[float, ...] | None:
     return _thresholds(info.dataset, info.prop, info.stamp)
 
 
-def training(info: CheckpointInfo) -> CachedSplit | None:
-    """What a checkpoint was trained on, None where it is not built."""
-    there = info.dataset and find_split(info.dataset, "train")
-    return split(info.dataset or "", "train") if there else None
+def training(dataset: str | None) -> CachedSplit | None:
+    """The training split of a checkpoint's dataset, None where it is not built."""
+    return split(dataset, "train") if dataset and find_split(dataset, "train") else None
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the training data")
@@ -115,8 +114,7 @@ def _judge(path: Path, stamp: int, dataset: str | None, prop: str | None) -> jud
     network = Predictor.load(dataset) if dataset in known() else None
     if network is not None and network.about.prop != prop:
         network = None
-    training = split(dataset, "train") if dataset and find_split(dataset, "train") else None
-    return judging.Judge(network, training)
+    return judging.Judge(network, training(dataset))
 
 
 def judge(info: CheckpointInfo) -> judging.Judge:

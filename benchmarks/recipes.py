@@ -138,9 +138,7 @@ def reconstructed(model: CDVAE, val: CachedSplit, count: int) -> tuple[Reconstru
     found = [d.crystal for _, done in decode(model, z, names, schedule, 0) for d in done]
     sound = [
         crystal is not None
-        and structure_valid(
-            shortest_pair(to_structure(crystal)), abs(np.linalg.det(crystal.lattice))
-        )
+        and structure_valid(shortest_pair(to_structure(crystal)), crystal.volume)
         for crystal in found
     ]
     true = [val.crystal(i) for i in chosen]

@@ -10,19 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cdvae_core.crystal import Crystal, CrystalBatch
+from cdvae_core.crystal import Crystal
+from cdvae_core.encode import encode_crystal
 from cdvae_core.errors import StructureError
-from cdvae_core.graph import MultiGraph
 from cdvae_core.model import CDVAE
 
 _SHORTEST = 0.5  # Å
 
 
-@torch.no_grad()
 def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None) -> float:
     """From z to mu of a crystal; infinite where it is none, or cannot be encoded.
 
@@ -34,13 +32,10 @@ def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None)
     if crystal is None or not to_structure(crystal).is_valid(tol=_SHORTEST):
         return math.inf
     try:
-        edges = crystal_nn_edges(crystal)
-        graph = MultiGraph(*(torch.as_tensor(part, dtype=torch.int64) for part in edges))
-        batch = CrystalBatch.from_crystals([crystal]).to(model.device)
-        mu, _ = model.encode(batch, graph.to(model.device))
+        mu = encode_crystal(model, crystal, crystal_nn_edges(crystal))
     except StructureError:  # no bonds, an element that the encoder does not know
         return math.inf
-    far = float((mu[0] - z).norm())
+    far = float((mu - z).norm())
     return far if math.isfinite(far) else math.inf
 
 

@@ -337,9 +337,14 @@ def _generator(device: torch.device | str, seed: int, number: int) -> torch.Gene
     return torch.Generator(device).manual_seed(seed * 1_000_003 + number)
 
 
+def latents_at_once(batch_size: int, tries: int) -> int:
+    """How many latents a batch of so many crystals decodes."""
+    return max(1, batch_size // tries)
+
+
 def _parts(count: int, batch_size: int, tries: int) -> list[slice]:
     """Which latents are decoded together."""
-    size = max(1, batch_size // tries)
+    size = latents_at_once(batch_size, tries)
     return [slice(first, first + size) for first in range(0, count, size)]
 
 

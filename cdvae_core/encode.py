@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cdvae_core.crystal import MAX_ATOMIC_NUMBER
+from cdvae_core.crystal import MAX_ATOMIC_NUMBER, Crystal, CrystalBatch
 from cdvae_core.data.cache import CachedSplit
 from cdvae_core.errors import ConfigError
+from cdvae_core.graph import MultiGraph
 from cdvae_core.model import CDVAE
 from cdvae_core.prior import Labelled
 
@@ -48,6 +49,21 @@ def encode_split(
             mu = mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator)
         parts.append(mu)
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_crystal(
+    model: CDVAE, crystal: Crystal, edges: Sequence[np.ndarray | list]
+) -> Float[Tensor, " latent"]:
+    """mu of one crystal, on the model's device.
+
+    Args:
+        edges: source, target and image, as of `data.preprocess.crystal_nn_edges`.
+    """
+    graph = MultiGraph(*(torch.as_tensor(part, dtype=torch.int64) for part in edges))
+    batch = CrystalBatch.from_crystals([crystal])
+    mu, _ = model.encode(batch.to(model.device), graph.to(model.device))
+    return mu[0]
 
 
 def labelled(model: CDVAE, split: CachedSplit) -> Labelled:

@@ -4,7 +4,7 @@ Muon (Jordan et al. 2024) replaces the momentum of a weight matrix by the neares
 so that every direction moves equally far; `match_rms_adamw` (Liu et al. 2025) gives its updates the
 size of AdamW's, so that both take learning rates of one order. Its matrices are pulled to zero, as
 there: without, they grow, and the encoder, which multiplies and has no normalisation, one day gives
-some crystal a latent of 1e11 (`decisions.md`). Embeddings, the rows of which are
+some crystal a latent of 1e11 (`docs/training.md`). Embeddings, the rows of which are
 tokens, and what is no matrix stay with AdamW, the stacked weights of the encoder's output too.
 `benchmarks/recipes.py` compares it with AdamW alone.
 """

@@ -67,10 +67,9 @@ def metric_table(chosen: Sequence[Found], task: str, scale: Scale) -> None:
     sizes = {title: report.meta["n"] for title, report in _titled(chosen).items()}
     columns = _columns(chosen, task, scale)
     names = _names(columns)
-    arrows = {"higher": "higher", "lower": "lower", "": "–"}
     table = {
         "Figure": ["Crystals", *(MEANINGS[name].title for name in names)],
-        "Better": ["–", *(arrows[MEANINGS[name].better] for name in names)],
+        "Better": ["–", *(MEANINGS[name].better or "–" for name in names)],
     }
     for head, figures in columns.items():
         size = f"{sizes[head]:,}" if head in sizes else ""

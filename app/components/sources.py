@@ -159,7 +159,7 @@ def _doubts(info: CheckpointInfo, crystal: Crystal) -> None:
     if shortest < SHORTEST:
         st.warning(f"Two atoms are {shortest:.2f} Å apart: this is hardly a crystal.",
                    icon=":material/warning:")  # fmt: skip
-    training = cache.training(info)
+    training = cache.training(info.dataset)
     known = elements_of(training) if training else SYMBOLS
     new = sorted({SYMBOLS[z] for z in crystal.atomic_numbers.tolist()} - set(known))
     if new:

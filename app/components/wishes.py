@@ -40,7 +40,7 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
         )  # fmt: skip
         if prior == "gaussian":
             return prior, Condition(num_atoms=atoms), 1.0
-        prop, training = None, cache.training(info)
+        prop, training = None, cache.training(info.dataset)
         if info.prop:
             prop = st.number_input(
                 prop_title(info), None, None, None, key=f"wish-{info.name}",

@@ -66,7 +66,7 @@ def decode_all(
     """
     import torch
 
-    from cdvae_core.decode import Given, decode
+    from cdvae_core.decode import Given, decode, latents_at_once
     from cdvae_core.langevin import Schedule
 
     plan = Schedule.named(schedule, model.config.noise)
@@ -74,7 +74,7 @@ def decode_all(
     with torch.no_grad():
         guesses = model.predict_property(z).tolist() if model.fc_property else [None] * len(z)
     ready = 0
-    total = plan.total * -(-len(z) // max(1, BATCH // tries))
+    total = plan.total * -(-len(z) // latents_at_once(BATCH, tries))
     steps = decode(model, z, names, plan, seed, given=Given(fixed), tries=tries, batch_size=BATCH)
     for number, (step, done) in enumerate(steps, 1):
         if job.stopping:

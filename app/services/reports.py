@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXTRA = "CDVAE_REPORTS"  # folders of reports, separated as in PATH
 TASKS = ("reconstruction", "generation", "optimisation", "stability")
 PICTURES = 12
-_WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+_NONE = "no report.json of `cdvae evaluate`"
 
 
 Scale = tuple[str, str]  # reference and cut-offs: what figures must share to be compared
@@ -73,27 +73,30 @@ def uploaded(name: str, content: bytes) -> Found:
 
     try:
         report = Report(**json.loads(content))
-        _check(report)
-    except _WRONG as error:
-        raise DatasetError(f"{name} is no report.json of `cdvae evaluate`") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DatasetError(f"{name} is {_NONE}") from error
+    _check(report, name)
     return Found(f"{report.name}, {name}", report)
 
 
-def _check(report: Report) -> None:
+def _check(report: Report, name: str) -> None:
     """Whether the page Compare can show it: a file may hold anything under the right names.
 
     Raises:
-        one of `_WRONG`: it cannot.
+        DatasetError: it cannot.
     """
     from cdvae_core.evaluation.glossary import counted, shown
     from cdvae_core.metrics.coverage import CUTOFFS
 
-    if report.task not in TASKS or report.meta["cutoffs"] not in CUTOFFS:
-        raise TypeError("another kind of file")
-    if not isinstance(report.meta["reference"], str | None):
-        raise TypeError("a reference has a name")
-    _ = counted(report.counts), counted(report.floor_counts), f"{report.meta['n']:,}"
-    _ = [shown(*one) for one in (*report.metrics.items(), *report.noise_floor.items())]
+    try:
+        if report.task not in TASKS or report.meta["cutoffs"] not in CUTOFFS:
+            raise TypeError("another kind of file")
+        if not isinstance(report.meta["reference"], str | None):
+            raise TypeError("a reference has a name")
+        _ = counted(report.counts), counted(report.floor_counts), f"{report.meta['n']:,}"
+        _ = [shown(*one) for one in (*report.metrics.items(), *report.noise_floor.items())]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise DatasetError(f"{name} is {_NONE}") from error
 
 
 def _places() -> list[tuple[str, Path]]:
@@ -111,10 +114,7 @@ def _read(title: str, path: Path) -> Found:
     from cdvae_core.evaluation.report import read
 
     report = read(path)
-    try:
-        _check(report)
-    except _WRONG as error:
-        raise DatasetError(f"{path} is no report.json of `cdvae evaluate`") from error
+    _check(report, str(path))
     tables = (path.with_suffix(".parquet"), path.with_name("per_structure.parquet"))
     pictures = path.with_suffix(".extxyz")
     return Found(

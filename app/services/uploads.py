@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdvae_core.crystal import Crystal, CrystalBatch
+from cdvae_core.crystal import Crystal
 from cdvae_core.errors import StructureError
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ def encode(model: CDVAE, crystal: Crystal, edges: list[list]) -> Tensor:
     Raises:
         StructureError: more atoms than the checkpoint knows.
     """
-    import torch
-
-    from cdvae_core.graph import MultiGraph
+    from cdvae_core.encode import encode_crystal
 
     most = model.config.max_atoms
     if crystal.num_atoms > most:
@@ -67,7 +65,4 @@ def encode(model: CDVAE, crystal: Crystal, edges: list[list]) -> Tensor:
             f"this crystal has {crystal.num_atoms} atoms, but the checkpoint was made for up to "
             f"{most}"
         )
-    graph = MultiGraph(*(torch.tensor(e, dtype=torch.int64) for e in edges))
-    with torch.no_grad():
-        mu, _ = model.encode(CrystalBatch.from_crystals([crystal]), graph)
-    return mu[0]
+    return encode_crystal(model, crystal, edges)

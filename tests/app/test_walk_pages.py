@@ -15,6 +15,7 @@ from test_pages import opened, settled, text, views
 
 from app.components.starts import MANY, ONE
 from app.services import interpolate, library, relaxing, reports
+from app.services.jobs import Job
 from cdvae_core.crystal import Crystal
 from cdvae_core.errors import CdvaeError
 from cdvae_core.structures import to_cif
@@ -423,18 +424,24 @@ def test_what_is_marked_to_be_kept_stays_the_same_crystal_when_others_are_sifted
     assert np.allclose(entry.crystal.lattice, chosen.crystal.lattice)
 
 
+def stopped(at: AppTest, label: str, page: str, patience: float) -> Job:
+    """A job that was begun by a button and stopped once it had made something."""
+    [button] = [b for b in at.button if b.label == label]
+    button.click().run()
+    job, _ = at.session_state[f"job-{page}"]
+    while not job.items():
+        assert not job.wait(0.1), job.error
+    job.stop()
+    assert job.wait(patience)
+    settled(at.run())
+    return job
+
+
 def test_a_stopped_film_is_not_offered_to_be_kept(world: World) -> None:
     at = opened("views/trajectory.py")
     at.session_state["schedule"] = "paper"
     settled(at.run())
-    [button] = [b for b in at.button if b.label == "Run"]
-    button.click().run()
-    job, _ = at.session_state["job-trajectory"]
-    while not job.items():
-        assert not job.wait(0.1), job.error
-    job.stop()
-    assert job.wait(10)
-    settled(at.run())
+    stopped(at, "Run", "trajectory", 10)
     assert "stopped on its way" in text(at)
     assert not [box for box in at.multiselect if box.key == "keep-trajectory"]
 
@@ -464,14 +471,7 @@ def test_a_report_that_cannot_be_shown_is_one_sentence(
 def test_a_stopped_job_keeps_what_it_has(world: World) -> None:
     at = opened("views/generate.py")
     at.number_input(key="count").set_value(400)
-    [button] = [b for b in at.button if b.label == "Generate"]
-    button.click().run()
-    job, _ = at.session_state["job-generate"]
-    while not job.items():
-        assert not job.wait(0.1), job.error
-    job.stop()
-    assert job.wait(5)
-    settled(at.run())
+    job = stopped(at, "Generate", "generate", 5)
     assert "Stopped." in text(at)
     assert 0 < len(job.items()) < 400
     assert len(tables(at)[0]) == len(job.items())
