@@ -86,7 +86,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms, as published."""
+    """Weights of the loss terms, as published, where there is no `counts`."""
 
     num_atoms: float = 1.0
     lattice: float = 10.0
@@ -95,6 +95,7 @@ class LossWeights:
     types: float = 1.0
     kl: float = 0.01
     prop: float = 1.0
+    counts: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(self, "losses.", *(f.name for f in dataclasses.fields(self)))
@@ -105,7 +106,8 @@ class ModelConfig:
     """Everything that the shape of the weights and the meaning of the outputs depend on.
 
     `encode_aggregates` lets the encoder see what MLP_AGG has to tell from z: N, the lattice and the
-    composition. A mean over atoms, as published, cannot count them.
+    composition. A mean over atoms, as published, cannot count them. `linear_aggregates` reads the three
+    from z by linear maps instead of the published networks.
     """
 
     latent_dim: int = 256
@@ -116,6 +118,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     encode_aggregates: bool = False
+    linear_aggregates: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "")

@@ -193,6 +193,13 @@ class CrystalBatch:
         )
 
     @property
+    def element_counts(self) -> Float[Tensor, "crystals elements"]:
+        """How many atoms of each element there are; atomic number Z stands at Z - 1."""
+        counts = self.lattice.new_zeros(self.num_crystals, MAX_ATOMIC_NUMBER)
+        places = (self.crystal_of_atom, self.atomic_numbers - 1)
+        return counts.index_put(places, counts.new_ones(()), accumulate=True)
+
+    @property
     @exact
     def cart_coords(self) -> Float[Tensor, "atoms 3"]:
         """Å."""

@@ -46,6 +46,7 @@ class Losses:
     types: Tensor
     kl: Tensor
     prop: Tensor
+    counts: Tensor
 
     def total(self, weights: LossWeights) -> Tensor:
         terms = [getattr(self, f.name) * getattr(weights, f.name) for f in fields(self)]
@@ -101,6 +102,7 @@ def losses(
         types=types,
         kl=kl.float(),
         prop=_property(model, z, prop),
+        counts=_counts(crystals, aggregates),
     )
 
 
@@ -154,6 +156,15 @@ def _composition(crystals: CrystalBatch, aggregates: Aggregates) -> Tensor:
     log_c = aggregates.composition.float().log_softmax(-1)
     element = crystals.atomic_numbers - 1
     return _mean_over_crystals(-log_c[crystals.crystal_of_atom, element], crystals)
+
+
+def _counts(crystals: CrystalBatch, aggregates: Aggregates) -> Tensor:
+    """Squared error of the number of atoms of each element, summed over elements.
+
+    The cross entropy hardly minds 9 atoms of 20 instead of 8; the crystal is another one.
+    """
+    predicted = aggregates.composition.float().softmax(-1) * crystals.num_atoms[:, None]
+    return (predicted - crystals.element_counts).square().sum(-1).mean()
 
 
 def _property(model: CDVAE, z: Tensor, prop: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
     encode      PGNN_ENC(M) -> mu, log variance of q(z | M); with `config.encode_aggregates` from
                 N, lattice and composition, too
-    aggregates  MLP_AGG(z) -> number of atoms N, lattice L, composition c
+    aggregates  MLP_AGG(z) -> number of atoms N, lattice L, composition c; with
+                `config.linear_aggregates` linear maps of z
     score       PGNN_DEC(M~ | z) -> s_X(M~ | z) and p_A(M~ | z)
     property    F(z), trained jointly (G.3)
 
@@ -30,6 +31,8 @@ from cdvae_core.scalers import CONSTANT_STD, Scalers
 
 _TAME_LOGVAR = 2.0  # beyond, the variance grows linearly: an exponential overflowed in training
 _LEAST_SINE = 0.05  # a predicted cell flatter than this is opened to it
+_SHARPNESS = 4.0  # of the bend below which an element is not there
+_TRACE = 1e-6  # of every element, so that its logarithm is finite
 _SHORTEST_LENGTH = 0.8  # Å per cube root of an atom; a predicted length is never below it
 
 
@@ -40,7 +43,7 @@ class Aggregates:
     Attributes:
         num_atoms: `[crystals, max_atoms + 1]`, logits of N = 0, 1, ...
         lattice: `[crystals, 6]`, standardised lengths / N^(1/3) and angles.
-        composition: `[crystals, 100]`, logits of the elements.
+        composition: `[crystals, 100]`, logits of the elements: log c and a constant.
     """
 
     num_atoms: Float[Tensor, "crystals sizes"]
@@ -112,9 +115,7 @@ class CDVAE(nn.Module):
             self.add_aggregates()
         self.fc_mu = nn.Linear(latent, latent)
         self.fc_logvar = nn.Linear(latent, latent)
-        self.fc_num_atoms = _mlp(latent, hidden, config.max_atoms + 1)
-        self.fc_lattice = _mlp(latent, hidden, 6)
-        self.fc_composition = _mlp(latent, hidden, MAX_ATOMIC_NUMBER)
+        self.add_heads()
         self.fc_property = _mlp(latent, hidden, 1) if config.prop else None
         self.decoder = GemNet(config.decoder, latent)
 
@@ -155,13 +156,27 @@ class CDVAE(nn.Module):
         num_atoms = crystals.num_atoms[:, None]
         lattice = torch.cat([lengths / num_atoms ** (1 / 3), angles.deg2rad().cos()], 1)
         sizes = functional.one_hot(crystals.num_atoms, self.config.max_atoms + 1)
-        counts = lattice.new_zeros(crystals.num_crystals, MAX_ATOMIC_NUMBER)
-        places = (crystals.crystal_of_atom, crystals.atomic_numbers - 1)
-        counts = counts.index_put(places, lattice.new_ones(()), accumulate=True)
-        return torch.cat([lattice, sizes, counts / num_atoms], dim=1)
+        return torch.cat([lattice, sizes, crystals.element_counts / num_atoms], dim=1)
+
+    def add_heads(self) -> None:
+        """New heads for N, lattice and composition, as the configuration has them."""
+        linear, latent = self.config.linear_aggregates, self.config.latent_dim
+
+        def head(out: int) -> nn.Sequential:
+            if linear:
+                return nn.Sequential(nn.Linear(latent, out))
+            return _mlp(latent, self.config.head_hidden, out)
+
+        self.fc_num_atoms = head(self.config.max_atoms + 1)
+        self.fc_lattice = head(6)
+        self.fc_composition = head(MAX_ATOMIC_NUMBER)
 
     def aggregates(self, z: Float[Tensor, "crystals latent"]) -> Aggregates:
-        return Aggregates(self.fc_num_atoms(z), self.fc_lattice(z), self.fc_composition(z))
+        composition = self.fc_composition(z)
+        if self.config.linear_aggregates:  # amounts, which are linear in z, and not their logarithms
+            amounts = functional.softplus(composition, beta=_SHARPNESS)
+            composition = (amounts + _TRACE).log()
+        return Aggregates(self.fc_num_atoms(z), self.fc_lattice(z), composition)
 
     def lattice(
         self, standardised: Float[Tensor, "crystals 6"], num_atoms: Int[Tensor, " crystals"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from cdvae_core.trainer import (
 )
 
 _SCALE_CRYSTALS = 64
+_GAINS = ("encode_aggregates", "linear_aggregates")  # what a model may gain as it trains on
 
 
 class Training(TrainingRun):
@@ -115,18 +116,19 @@ def build(experiment: Experiment, train: CachedSplit, init: Path | None = None) 
     scalers = Scalers.fit(*(torch.tensor(values) for values in arrays))
     if init is not None:
         model = load_model(init)
-        other_head = (model.config.prop is None) != (config.prop is None)
-        gains = config.encode_aggregates and not model.config.encode_aggregates
-        either = config.encode_aggregates or model.config.encode_aggregates
-        if (
-            other_head
-            or replace(model.config, prop=config.prop, encode_aggregates=either) != config
-        ):
+        old, new = asdict(model.config), asdict(config)
+        other_head = (old.pop("prop") is None) != (new.pop("prop") is None)
+        gained = [name for name in _GAINS if new[name] and not old[name]]
+        if other_head or old | dict.fromkeys(gained, True) != new:
             raise ConfigError(f"{init} was made with another model section than this experiment's")
         model.restandardise(scalers, prop=model.config.prop == config.prop)
         model.config = config  # another property is learnt from the old one's head
-        if gains:
-            model.add_aggregates()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if "encode_aggregates" in gained:
+                model.add_aggregates()
+            if "linear_aggregates" in gained:
+                model.add_heads()
         return model.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

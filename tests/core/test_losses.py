@@ -230,9 +230,9 @@ def test_the_same_generator_gives_the_same_loss() -> None:
 
 
 def test_total_and_denoising_are_weighted_sums() -> None:
-    parts = Losses(*(torch.tensor(float(i)) for i in range(1, 8)))
-    weights = LossWeights(*(10.0**i for i in range(7)))
-    assert parts.total(weights) == 7654321
+    parts = Losses(*(torch.tensor(float(i)) for i in range(1, 9)))
+    weights = LossWeights(*(10.0**i for i in range(8)))
+    assert parts.total(weights) == 87654321
     assert parts.denoising(weights) == 4_000 + 50_000
 
 
