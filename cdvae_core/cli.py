@@ -356,7 +356,7 @@ def optimise(
             )
         folder = _folder(out, checkpoint, plan, seed, **about)
         generator = torch.Generator().manual_seed(seed)
-        latents = guided(prior, goal, n * kept, generator).to(model.device)
+        latents = guided(model, prior, goal, n * kept, generator)
         names = [f"draw-{draw:02d}-start-{i:05d}" for draw in range(kept) for i in range(n)]
     else:
         raise ConfigError(f"--mode is '{mode}', but must be ascent or guided")

@@ -86,7 +86,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms, as published, where there is no `counts`."""
+    """Weights of the loss terms, as published, where there is no term `counts`."""
 
     num_atoms: float = 1.0
     lattice: float = 10.0
@@ -106,8 +106,8 @@ class ModelConfig:
     """Everything that the shape of the weights and the meaning of the outputs depend on.
 
     `encode_aggregates` lets the encoder see what MLP_AGG has to tell from z: N, the lattice and the
-    composition. A mean over atoms, as published, cannot count them. `linear_aggregates` reads the three
-    from z by linear maps instead of the published networks.
+    composition. A mean over atoms, as published, cannot count them. `linear_aggregates` reads the
+    three from z by linear maps instead of the published networks.
     """
 
     latent_dim: int = 256

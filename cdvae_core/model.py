@@ -173,7 +173,7 @@ class CDVAE(nn.Module):
 
     def aggregates(self, z: Float[Tensor, "crystals latent"]) -> Aggregates:
         composition = self.fc_composition(z)
-        if self.config.linear_aggregates:  # amounts, which are linear in z, and not their logarithms
+        if self.config.linear_aggregates:  # the amounts are linear in z, not their logarithms
             amounts = functional.softplus(composition, beta=_SHARPNESS)
             composition = (amounts + _TRACE).log()
         return Aggregates(self.fc_num_atoms(z), self.fc_lattice(z), composition)

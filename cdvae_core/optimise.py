@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cdvae_core.errors import ConfigError
-from cdvae_core.prior import Condition, FlowPrior
+from cdvae_core.model import CDVAE
+from cdvae_core.prior import Condition, FlowPrior, draw_whole
 from cdvae_core.scalers import Scalers
 
 STEPS = 5000
@@ -138,7 +139,7 @@ def _steps(
 
 
 def guided(
-    prior: FlowPrior, goal: Goal, count: int, generator: torch.Generator
+    model: CDVAE, prior: FlowPrior, goal: Goal, count: int, generator: torch.Generator
 ) -> Float[Tensor, "count latent"]:
     """Draws from a flow prior on condition of the goal's property.
 
@@ -147,4 +148,4 @@ def guided(
     """
     far = float(prior.prop_mean) + goal.direction * _FAR * float(prior.prop_std)
     wanted = Condition(prop=far if goal.direction else goal.target)
-    return prior.sample(count, generator, wanted, GUIDANCE)
+    return draw_whole(model, prior, count, generator, wanted, GUIDANCE)

@@ -12,6 +12,9 @@ elements that must or must not be there) are inputs that are left out at random 
 one network has the velocity with and without them; guidance g follows
 
     v(free) + g (v(conditioned) - v(free))        (Ho and Salimans 2022).
+
+Crystals have whole numbers of atoms, latents do not: some draws lie between two compositions and
+mean 3.6 N with 1.4 La. Those are drawn again (`draw_whole`).
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ _FREQUENCIES = 16
 _BATCH = 256
 _LEFT_OUT = 0.3  # how often each condition is
 _ALL_LEFT_OUT = 0.3  # how often all are, which is how most latents are drawn
-_LEARNING_RATE = 1e-3
+_LEARNING_RATE = 3e-3
+_LATE = 1.0  # half of the times are around sigmoid(1): which crystal it becomes is decided late
+_WHOLE = 0.25  # atoms that N c may be off a whole number, for the element that is farthest off
+_ROUNDS = 8  # of drawing again
 _DECAY = 0.999  # of the averaged weights
 
 
@@ -224,7 +230,8 @@ def fit(
         torch.manual_seed(seed)
         model = FlowPrior(data.z.shape[1], max_atoms, hidden)
     model.mean.copy_(data.z.mean(0))
-    model.std.copy_(data.z.std(0) + 1e-6)
+    # one scale for all: a latent that hardly varies says nothing, and is not to be blown up
+    model.std.copy_(data.z.var(0).mean().sqrt() + 1e-6)
     known = data.prop[~data.prop.isnan()]
     if len(known) > 1:
         model.prop_mean.copy_(known.mean())
@@ -253,10 +260,17 @@ def fit(
 def _loss(model: FlowPrior, data: Labelled, chosen: Tensor, generator: torch.Generator) -> Tensor:
     y = (data.z[chosen] - model.mean) / model.std
     x = torch.randn(y.shape, generator=generator)
-    t = torch.rand(len(y), generator=generator)
+    t = _times(len(y), generator)
     conditions = _some_conditions(model, data, chosen, generator)
     way = (1 - t[:, None]) * x + t[:, None] * y
     return (model(way, t, conditions) - (y - x)).square().mean()
+
+
+def _times(count: int, generator: torch.Generator) -> Tensor:
+    """Half of them evenly, for the conditions that choose the way; half late, for where it ends."""
+    late = (torch.randn(count, generator=generator) + _LATE).sigmoid()
+    anywhen = torch.rand(count, generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 0.5, late, anywhen)
 
 
 def _some_conditions(
@@ -281,6 +295,38 @@ def _held_out_loss(model: FlowPrior, data: Labelled) -> float:
     generator = torch.Generator().manual_seed(1)
     every = torch.arange(len(data.z))
     return float(_loss(model, data, every, generator))
+
+
+@torch.no_grad()
+def off_whole(model: CDVAE, z: Float[Tensor, "crystals latent"]) -> Float[Tensor, " crystals"]:
+    """How far N c is from whole numbers: atoms, of the element that is farthest off."""
+    found = model.aggregates(z)
+    num_atoms = found.num_atoms.argmax(-1, keepdim=True)
+    amounts = found.composition.float().softmax(-1) * num_atoms
+    return (amounts - amounts.round()).abs().amax(-1)
+
+
+def draw_whole(
+    model: CDVAE,
+    flow: FlowPrior,
+    count: int,
+    generator: torch.Generator,
+    condition: Condition | None = None,
+    guidance: float = 1.0,
+) -> Float[Tensor, "count latent"]:
+    """Latents from a flow that mean whole numbers of atoms, on the model's device.
+
+    Where too few do after some rounds, those that come nearest make up for them.
+    """
+    drawn: list[Tensor] = []
+    off: list[Tensor] = []
+    for _ in range(_ROUNDS):
+        drawn.append(flow.sample(count, generator, condition, guidance).to(model.device))
+        off.append(off_whole(model, drawn[-1]))
+        if sum(int((part < _WHOLE).sum()) for part in off) >= count:
+            break
+    farthest_last = (torch.cat(off) - _WHOLE).clamp_min(0.0).argsort(stable=True)
+    return torch.cat(drawn)[farthest_last[:count].sort().values]
 
 
 def draw(
@@ -308,8 +354,7 @@ def draw(
         raise ConfigError(f"{folder} has no {FILE}: run `cdvae prior {folder}` first")
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
     if flow is not None:
-        z = flow.sample(count, generator, condition, guidance)
-        return z.to(model.device), "flow"
+        return draw_whole(model, flow, count, generator, condition, guidance), "flow"
     if condition and replace(condition, num_atoms=None):  # N is forced in the sampler
         raise ConfigError("wishes about elements or the property need the flow: `cdvae prior`")
     z = torch.randn(count, model.config.latent_dim, generator=generator)

@@ -162,7 +162,7 @@ def start_guided(
         prior = load_prior(folder)
         if prior is None:
             raise ConfigError("this checkpoint has no flow prior: run `cdvae prior`")
-        z = guided(prior, goal, starts * draws, torch.Generator().manual_seed(seed))
+        z = guided(model, prior, goal, starts * draws, torch.Generator().manual_seed(seed))
         labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
         names = [f"series {i + 1}, draw {draw}" for i, draw in labels]
         found = decode_all(

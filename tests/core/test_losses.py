@@ -116,22 +116,38 @@ def test_kl_is_that_of_two_normals() -> None:
     assert torch.allclose(record(model).kl, expected, rtol=1e-4)
 
 
-def test_aggregates_that_are_right_cost_nothing() -> None:
-    class Right(Oracle):
-        def aggregates(self, z: torch.Tensor) -> Aggregates:
-            num_atoms = nn.functional.one_hot(CLEAN.num_atoms, self.config.max_atoms + 1) * 50.0
-            lattice = self.scalers.standard_lattice(CLEAN.lattice, CLEAN.num_atoms)
-            counts = torch.zeros(CLEAN.num_crystals, 100)
-            counts[CLEAN.crystal_of_atom, CLEAN.atomic_numbers - 1] = 1 / 5
-            counts[:, 7] = 3 / 5
-            return Aggregates(num_atoms, lattice, counts.log())
+class Reader(Oracle):
+    """Reads N and the lattice right, and of each element the atoms that it is given."""
 
+    counts: torch.Tensor
+
+    def aggregates(self, z: torch.Tensor) -> Aggregates:
+        num_atoms = nn.functional.one_hot(CLEAN.num_atoms, self.config.max_atoms + 1) * 50.0
+        lattice = self.scalers.standard_lattice(CLEAN.lattice, CLEAN.num_atoms)
+        return Aggregates(num_atoms, lattice, self.counts.log())
+
+
+def reader(counts: torch.Tensor) -> Reader:
     model = oracle(CLEAN)
-    model.__class__ = Right
-    found = record(model)
-    assert found.num_atoms < 1e-6 and found.lattice < 1e-10
+    model.__class__ = Reader
+    model.counts = counts
+    return model
+
+
+def test_aggregates_that_are_right_cost_nothing() -> None:
+    found = record(reader(CLEAN.element_counts))
+    assert found.num_atoms < 1e-6 and found.lattice < 1e-10 and found.counts < 1e-8
     entropy = -(2 / 5 * math.log(1 / 5) + 3 / 5 * math.log(3 / 5))
     assert found.composition == pytest.approx(entropy, rel=1e-4)
+
+
+def test_wrong_counts_cost_their_square() -> None:
+    """An oxygen too few and one of another element too many, in one of the four perovskites."""
+    counts = CLEAN.element_counts
+    counts[0, 7] -= 1
+    counts[0, 8] += 1
+    assert record(reader(counts)).counts == pytest.approx(2 / 4, rel=1e-4)
+    assert record(reader(3 * counts)).counts == pytest.approx(2 / 4, rel=1e-4)  # shares count
 
 
 def test_an_unknown_property_counts_for_nothing() -> None:

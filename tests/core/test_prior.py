@@ -10,9 +10,20 @@ from examples import small_model
 
 from cdvae_core.errors import CheckpointError, ConfigError
 from cdvae_core.optimise import Goal, guided
-from cdvae_core.prior import FILE, Condition, FlowPrior, Labelled, draw, fit, load_prior, save_prior
+from cdvae_core.prior import (
+    FILE,
+    Condition,
+    FlowPrior,
+    Labelled,
+    draw,
+    draw_whole,
+    fit,
+    load_prior,
+    off_whole,
+    save_prior,
+)
 
-WIDTH, MOST = 8, 6
+WIDTH, MOST = 16, 6
 IRON, OXYGEN = 26, 8
 
 
@@ -79,7 +90,8 @@ def test_guidance_exaggerates(prior: FlowPrior) -> None:
 
 @pytest.mark.parametrize("direction", [-1, 1])
 def test_guided_draws_have_the_property_that_is_asked_for(prior: FlowPrior, direction: int) -> None:
-    found = guided(prior, Goal(direction), 600, torch.Generator().manual_seed(3))[:, 1]
+    generator = torch.Generator().manual_seed(3)
+    found = guided(small_model(), prior, Goal(direction), 600, generator)[:, 1]
     true = made(4000, 0).z[:, 1]
     assert direction * (found.mean() - true.mean()) > 1.5 * true.std()
 
@@ -91,6 +103,27 @@ def test_the_same_seed_gives_the_same_latents_and_steps_suffice(
     assert torch.equal(once, drawn(prior))
     monkeypatch.setattr("cdvae_core.prior._STEPS", 80)
     assert (drawn(prior) - once).abs().mean() < 0.02
+
+
+def test_draws_between_two_compositions_are_drawn_again(prior: FlowPrior) -> None:
+    """Of a model that reads O5 from a latent of the oxides, and Fe2.5 O2.5 from all others."""
+    model = small_model()
+    with torch.no_grad():
+        for head in (model.fc_num_atoms, model.fc_composition):
+            for layer in (head[0], head[-1]):
+                layer.weight.zero_()
+                layer.bias.fill_(-100.0 if layer is head[-1] else 0.0)
+        model.fc_num_atoms[-1].bias[5] = 0.0
+        model.fc_composition[0].weight[0, 0] = 1.0
+        model.fc_composition[-1].bias[[OXYGEN - 1, IRON - 1]] = 0.0
+        model.fc_composition[-1].weight[IRON - 1, 0] = -50.0
+    plain = drawn(prior)
+    assert torch.equal(off_whole(model, plain) < 0.25, plain[:, 0] > 0)
+    found = draw_whole(model, prior, 600, torch.Generator().manual_seed(2))
+    assert found.shape == plain.shape and (found[:, 0] > 0).all()
+    assert torch.equal(found[:200], plain[plain[:, 0] > 0][:200])
+    none = Condition(unwanted=(OXYGEN,))
+    assert draw_whole(model, prior, 50, torch.Generator().manual_seed(2), none, 2.0).shape[0] == 50
 
 
 def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> None:

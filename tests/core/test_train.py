@@ -238,6 +238,22 @@ def test_an_encoder_that_gains_the_aggregates_says_the_same_at_first(
         )
 
 
+def test_linear_heads_are_gained_and_keep_the_rest(
+    tmp_path: Path, splits: dict[str, CachedSplit]
+) -> None:
+    curved = training.build(experiment("model.linear_aggregates=false"), splits["train"])
+    curved.save(tmp_path / "curved")
+    linear = training.build(experiment(), splits["train"], tmp_path / "curved")
+    given = splits["train"].batch([0, 1, 2], None)
+    mu, _ = linear.encode(given.crystals, given.graph)
+    assert torch.equal(mu, curved.encode(given.crystals, given.graph)[0])
+    ends, middle = linear.aggregates(mu[:2]), linear.aggregates(mu[:2].mean(0, keepdim=True))
+    for name in ("num_atoms", "lattice"):
+        values = getattr(ends, name)
+        assert torch.allclose(values.mean(0), getattr(middle, name)[0], atol=1e-5)
+    assert middle.composition.isfinite().all()
+
+
 def test_start_from_a_checkpoint_of_another_shape(uninterrupted: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another model section"):
         training.train(
