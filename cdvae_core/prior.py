@@ -46,7 +46,7 @@ _LEFT_OUT = 0.3  # how often each condition is
 _ALL_LEFT_OUT = 0.3  # how often all are, which is how most latents are drawn
 _LEARNING_RATE = 3e-3
 _LATE = 1.0  # half of the times are around sigmoid(1): which crystal it becomes is decided late
-_WHOLE = 0.25  # atoms that N c may be off a whole number, for the element that is farthest off
+_WHOLE = 0.15  # atoms that N c may be off a whole number, for the element that is farthest off
 _ROUNDS = 8  # of drawing again
 _DECAY = 0.999  # of the averaged weights
 
