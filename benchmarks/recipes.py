@@ -9,10 +9,10 @@ from zero over the first half, `rate=constant` leaves the learning rate where it
 warm-up. Variants of one batch size and latent see the same crystals and the same noise; else the
 learning rate rises over the first 3 % of the time and falls to zero over the rest. The averaged
 weights are judged. For the first crystals of the validation split, the table says how often mu
-knows the elements, how far off the lengths are, for coordinates displaced by sigma and types of
-which half are drawn anew the coordinate loss and the share of right types, and how many of them are
-reconstructed from mu with the fast schedule, how exactly, and how many come back without two atoms
-in one place.
+knows the composition to the atom, how far off the lengths are, for coordinates displaced by sigma
+and types of which half are drawn anew the coordinate loss and the share of right types, and how
+many of them are reconstructed from mu with the fast schedule, how exactly, and how many come back
+without two atoms in one place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ from cdvae_core.losses import losses
 from cdvae_core.metrics.reconstruction import Reconstruction, reconstruction
 from cdvae_core.metrics.structure_rule import shortest_pair, structure_valid
 from cdvae_core.model import CDVAE
-from cdvae_core.noise import perturb_coordinates, perturb_types, score_target, without_drift
+from cdvae_core.noise import (
+    likeliest_counts,
+    perturb_coordinates,
+    perturb_types,
+    score_target,
+    without_drift,
+)
 from cdvae_core.optimiser import MuonAdamW
 from cdvae_core.structures import to_structure
 from cdvae_core.train import build
@@ -114,16 +120,13 @@ def denoising(model: CDVAE, batch: LabelledBatch, sigma: float) -> tuple[float, 
 
 @torch.no_grad()
 def aggregates(model: CDVAE, batch: LabelledBatch) -> tuple[float, float]:
-    """How often the likeliest elements are the true ones, and the mean relative length error."""
+    """How often the likeliest counts are the true ones, and the mean relative length error."""
     crystals = batch.crystals
     mu, _ = model.encode(crystals, batch.graph)
     found = model.aggregates(mu)
-    hits = 0
-    for logits, atoms in zip(
-        found.composition, crystals.atomic_numbers.split(crystals.num_atoms.tolist()), strict=True
-    ):
-        true = set(atoms.tolist())
-        hits += set((logits.topk(len(true)).indices + 1).tolist()) == true
+    likeliest = likeliest_counts(found.composition.softmax(-1), crystals.num_atoms)
+    counts = crystals.replace(atomic_numbers=likeliest).element_counts
+    hits = int((counts == crystals.element_counts).all(1).sum())
     lengths = model.lattice(found.lattice, crystals.num_atoms).norm(dim=-1)
     true_lengths = crystals.lattice.norm(dim=-1)
     return hits / crystals.num_crystals, float((lengths / true_lengths - 1).abs().mean())
@@ -156,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     heads = "".join(f"  {s:>5} Å types" for s in SIGMAS)
-    print(f"seed steps elements lengths{heads}   match    rmse  sound  variant")
+    print(f"seed steps composed lengths{heads}   match    rmse  sound  variant")
     for variant in arguments.variants:
         words = variant.split()
         overrides = [word for word in words if word not in OWN]

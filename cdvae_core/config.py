@@ -86,7 +86,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms, as published, where there is no term `counts`."""
+    """Weights of the loss terms, as published; `counts` is not in the paper (`losses`)."""
 
     num_atoms: float = 1.0
     lattice: float = 10.0

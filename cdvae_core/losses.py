@@ -6,7 +6,7 @@ term is, as published, a mean over atoms of a square summed over x, y, z and hal
 sigma_x enters less its mean over the crystal (see `noise.without_drift`); no gradient flows from
 the noise into the predicted composition; the property is predicted from a sampled z. Unlike both,
 the type term is divided by sigma_a only above 1: below, dividing gives nearly all weight to types
-that are not noisy at all and that the decoder need only repeat.
+that are not noisy at all and that the decoder need only repeat. The paper has no term `counts`.
 
 While `teacher_forcing` holds, noise is added in the true lattice; afterwards in the predicted one,
 but the displacement is measured in the true one.
