@@ -76,9 +76,6 @@ class Given:
 def truth(crystals: Sequence[Crystal], whats: Sequence[str]) -> Given:
     """What crystals truly are, to be given to the decoder: how much do the predictions cost?
 
-    With the composition each atom keeps its type, where the fast schedule else lets them change
-    places: this is another sampler, too.
-
     Args:
         whats: some of "N", "lattice" and "composition", which brings N with it.
 

@@ -118,7 +118,8 @@ def sample(
         schedule: a name (see `Schedule.named`) or a schedule.
         generator: on the model's device; the same seed gives the same crystals.
         num_atoms: N of each crystal, instead of the most probable one.
-        atomic_numbers: types that stay as they are (a fixed composition); needs `num_atoms`.
+        atomic_numbers: a fixed composition; needs `num_atoms`. The atoms keep these types, or with
+            `keep_counts` change places.
         lattice: cells in Å, instead of the predicted ones.
 
     Raises:
@@ -233,10 +234,10 @@ def _steps(
                 noise = torch.randn(move.shape, generator=generator, device=z.device, dtype=z.dtype)
                 move = move + noise * (2 * alpha * schedule.temperature) ** 0.5
             frac = wrap(crystals.frac_coords + torch.einsum("ai,aij->aj", move, to_frac))
-            if atomic_numbers is not None:
-                types = atomic_numbers
-            elif schedule.keep_counts:
+            if schedule.keep_counts:
                 types = assign_types(score.types, crystals, images.most_atoms)
+            elif atomic_numbers is not None:
+                types = atomic_numbers
             else:
                 types = score.types.argmax(-1) + 1
             crystals = crystals.replace(frac_coords=frac, atomic_numbers=types)

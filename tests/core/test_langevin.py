@@ -285,3 +285,19 @@ def test_counts_are_kept_where_the_schedule_says_so(keep: bool) -> None:
     for step in sample(model, z, schedule=schedule, generator=generator()):
         for found, true in zip(step.crystals.atomic_numbers.split(5), begun.split(5), strict=True):
             assert (found.sort().values.equal(true.sort().values)) is keep
+
+
+def test_atoms_of_a_given_composition_change_places_where_counts_are_kept() -> None:
+    """Given types stay where they are; where counts are kept, only their numbers do."""
+    goal = batch([prototypes()["perovskite"]])
+    model = Greedy(small_config(None)).eval()
+    model.goal = goal
+    told = torch.tensor([8, 8, int(goal.atomic_numbers[0]), 13, 8])
+    keeps = replace(SHORT, keep_counts=True)
+    more = {"num_atoms": goal.num_atoms, "atomic_numbers": told}
+    z = latents(model, 1)
+    for schedule, stay in ((SHORT, True), (keeps, False)):
+        model.goal = goal
+        last = final(sample(model, z, schedule=schedule, generator=generator(), **more))
+        assert last.atomic_numbers.sort().values.equal(told.sort().values)
+        assert last.atomic_numbers.equal(told) is stay
