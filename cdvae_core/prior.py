@@ -14,7 +14,8 @@ one network has the velocity with and without them; guidance g follows
     v(free) + g (v(conditioned) - v(free))        (Ho and Salimans 2022).
 
 Crystals have whole numbers of atoms, latents do not: some draws lie between two compositions and
-mean 3.6 N with 1.4 La. Those are drawn again (`draw_whole`).
+mean 3.6 N with 1.4 La. Those are drawn again (`draw_whole`). As crystals of few elements
+are whole more easily, each number of elements keeps the share that it has in the training data.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from cdvae_core.crystal import MAX_ATOMIC_NUMBER
 from cdvae_core.errors import CheckpointError, ConfigError
 from cdvae_core.files import write_atomically
 from cdvae_core.model import CDVAE
+from cdvae_core.noise import likeliest_counts
 
 FILE = "prior.safetensors"
-FORMAT = "cdvae-prior-1"
+FORMAT = "cdvae-prior-2"
 _STEPS = 40  # of the midpoint rule; twice as many move a draw by little, see the tests
 _FREQUENCIES = 16
 _BATCH = 256
@@ -48,6 +50,7 @@ _LEARNING_RATE = 3e-3
 _LATE = 1.0  # half of the times are around sigmoid(1): which crystal it becomes is decided late
 _WHOLE = 0.15  # atoms that N c may be off a whole number, for the element that is farthest off
 _ROUNDS = 8  # of drawing again
+_MOST_ELEMENTS = 20  # more count as so many
 _DECAY = 0.999  # of the averaged weights
 
 
@@ -101,6 +104,7 @@ class FlowPrior(nn.Module):
     std: Tensor
     prop_mean: Tensor
     prop_std: Tensor
+    num_elements: Tensor  # share of the crystals with so many elements
 
     def __init__(self, latent_dim: int, max_atoms: int, hidden: int = 512, blocks: int = 3) -> None:
         super().__init__()
@@ -121,6 +125,7 @@ class FlowPrior(nn.Module):
         self.register_buffer("std", torch.ones(latent_dim))
         self.register_buffer("prop_mean", torch.zeros(()))
         self.register_buffer("prop_std", torch.ones(()))
+        self.register_buffer("num_elements", torch.zeros(_MOST_ELEMENTS + 1))
 
     def forward(
         self,
@@ -232,6 +237,8 @@ def fit(
     model.mean.copy_(data.z.mean(0))
     # one scale for all: a latent that hardly varies says nothing, and is not to be blown up
     model.std.copy_(data.z.var(0).mean().sqrt() + 1e-6)
+    kinds = data.elements.sum(1).clamp_max(_MOST_ELEMENTS)
+    model.num_elements.copy_(kinds.bincount(minlength=_MOST_ELEMENTS + 1) / len(kinds))
     known = data.prop[~data.prop.isnan()]
     if len(known) > 1:
         model.prop_mean.copy_(known.mean())
@@ -298,12 +305,23 @@ def _held_out_loss(model: FlowPrior, data: Labelled) -> float:
 
 
 @torch.no_grad()
-def off_whole(model: CDVAE, z: Float[Tensor, "crystals latent"]) -> Float[Tensor, " crystals"]:
-    """How far N c is from whole numbers: atoms, of the element that is farthest off."""
+def read_counts(
+    model: CDVAE, z: Float[Tensor, "crystals latent"]
+) -> tuple[Float[Tensor, " crystals"], Int[Tensor, " crystals"]]:
+    """What a latent says of whole atoms.
+
+    Returns:
+        how far N c is from whole numbers, in atoms of the element that is farthest off; and the
+        number of elements in the nearest whole numbers.
+    """
     found = model.aggregates(z)
-    num_atoms = found.num_atoms.argmax(-1, keepdim=True)
-    amounts = found.composition.float().softmax(-1) * num_atoms
-    return (amounts - amounts.round()).abs().amax(-1)
+    num_atoms = found.num_atoms[:, 1:].argmax(-1) + 1
+    composition = found.composition.float().softmax(-1)
+    amounts = composition * num_atoms[:, None]
+    crystal = torch.repeat_interleave(num_atoms)
+    there = torch.zeros_like(amounts, dtype=torch.bool)
+    there[crystal, likeliest_counts(composition, num_atoms) - 1] = True
+    return (amounts - amounts.round()).abs().amax(-1), there.sum(-1).clamp_max(_MOST_ELEMENTS)
 
 
 def draw_whole(
@@ -316,17 +334,26 @@ def draw_whole(
 ) -> Float[Tensor, "count latent"]:
     """Latents from a flow that mean whole numbers of atoms, on the model's device.
 
-    Where too few do after some rounds, those that come nearest make up for them.
+    So many of each number of elements as the training data have, with wishes as the flow itself
+    draws. Where too few are whole after some rounds, those that come nearest make up for them.
     """
-    drawn: list[Tensor] = []
-    off: list[Tensor] = []
-    for _ in range(_ROUNDS):
-        drawn.append(flow.sample(count, generator, condition, guidance).to(model.device))
-        off.append(off_whole(model, drawn[-1]))
-        if sum(int((part < _WHOLE).sum()) for part in off) >= count:
+    z = flow.sample(count, generator, condition, guidance).to(model.device)
+    off, kinds = read_counts(model, z)
+    wanted = kinds if condition else flow.num_elements.multinomial(count, True, generator=generator)
+    wanted = wanted.to(z.device).bincount(minlength=_MOST_ELEMENTS + 1)
+    for _ in range(_ROUNDS - 1):
+        if bool((kinds[off < _WHOLE].bincount(minlength=len(wanted)) >= wanted).all()):
             break
-    farthest_last = (torch.cat(off) - _WHOLE).clamp_min(0.0).argsort(stable=True)
-    return torch.cat(drawn)[farthest_last[:count].sort().values]
+        more = flow.sample(count, generator, condition, guidance).to(model.device)
+        more_off, more_kinds = read_counts(model, more)
+        z, off, kinds = (
+            torch.cat(pair) for pair in ((z, more), (off, more_off), (kinds, more_kinds))
+        )
+    best = (off - _WHOLE).clamp_min(0.0).argsort(stable=True)  # the whole ones as they were drawn
+    chosen = [best[kinds[best] == kind][:most] for kind, most in enumerate(wanted.tolist())]
+    kept = torch.cat(chosen)
+    left = best[~torch.isin(best, kept)][: count - len(kept)]  # where the flow draws no such kind
+    return z[torch.cat([kept, left]).sort().values]
 
 
 def draw(

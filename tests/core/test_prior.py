@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from examples import small_model
 
 from cdvae_core.errors import CheckpointError, ConfigError
+from cdvae_core.model import CDVAE
 from cdvae_core.optimise import Goal, guided
 from cdvae_core.prior import (
     FILE,
@@ -19,7 +22,7 @@ from cdvae_core.prior import (
     draw_whole,
     fit,
     load_prior,
-    off_whole,
+    read_counts,
     save_prior,
 )
 
@@ -105,8 +108,8 @@ def test_the_same_seed_gives_the_same_latents_and_steps_suffice(
     assert (drawn(prior) - once).abs().mean() < 0.02
 
 
-def test_draws_between_two_compositions_are_drawn_again(prior: FlowPrior) -> None:
-    """Of a model that reads O5 from a latent of the oxides, and Fe2.5 O2.5 from all others."""
+def reads(iron: float) -> CDVAE:
+    """A model that reads O5 from latents of the oxides, from others `iron` of five atoms as Fe."""
     model = small_model()
     with torch.no_grad():
         for head in (model.fc_num_atoms, model.fc_composition):
@@ -115,15 +118,34 @@ def test_draws_between_two_compositions_are_drawn_again(prior: FlowPrior) -> Non
                 layer.bias.fill_(-100.0 if layer is head[-1] else 0.0)
         model.fc_num_atoms[-1].bias[5] = 0.0
         model.fc_composition[0].weight[0, 0] = 1.0
-        model.fc_composition[-1].bias[[OXYGEN - 1, IRON - 1]] = 0.0
+        model.fc_composition[-1].bias[OXYGEN - 1] = 0.0
+        model.fc_composition[-1].bias[IRON - 1] = math.log(iron / (5 - iron))
         model.fc_composition[-1].weight[IRON - 1, 0] = -50.0
-    plain = drawn(prior)
-    assert torch.equal(off_whole(model, plain) < 0.15, plain[:, 0] > 0)
+    return model
+
+
+def test_draws_between_two_compositions_are_drawn_again(prior: FlowPrior) -> None:
+    model, plain = reads(iron=2.5), drawn(prior)
+    off, kinds = read_counts(model, plain)
+    assert torch.equal(off < 0.15, plain[:, 0] > 0)
+    assert torch.equal(kinds == 1, plain[:, 0] > 0)
     found = draw_whole(model, prior, 600, torch.Generator().manual_seed(2))
     assert found.shape == plain.shape and (found[:, 0] > 0).all()
     assert torch.equal(found[:200], plain[plain[:, 0] > 0][:200])
     none = Condition(unwanted=(OXYGEN,))
     assert draw_whole(model, prior, 50, torch.Generator().manual_seed(2), none, 2.0).shape[0] == 50
+
+
+def test_numbers_of_elements_keep_their_shares(prior: FlowPrior) -> None:
+    """Half of what the flow draws has two elements; of the training data it is nine of ten."""
+    model, asked = reads(iron=2.0), deepcopy(prior)
+    asked.num_elements[:3] = torch.tensor([0.0, 0.1, 0.9])
+    found = draw_whole(model, asked, 1000, torch.Generator().manual_seed(2))
+    assert abs(float((found[:, 0] < 0).float().mean()) - 0.9) < 0.05
+    asked.num_elements[:3] = torch.tensor([0.0, 0.0, 1.0])
+    wish = Condition(wanted=(OXYGEN,))
+    heard = draw_whole(model, asked, 200, torch.Generator().manual_seed(2), wish)
+    assert (heard[:, 0] > 0).all()  # a wish stands above the shares
 
 
 def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> None:
