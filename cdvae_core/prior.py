@@ -41,6 +41,7 @@ from cdvae_core.noise import likeliest_counts
 
 FILE = "prior.safetensors"
 FORMAT = "cdvae-prior-2"
+_WITHOUT_SHARES = "cdvae-prior-1"  # of the numbers of elements: drawn from as it is
 _STEPS = 40  # of the midpoint rule; twice as many move a draw by little, see the tests
 _FREQUENCIES = 16
 _BATCH = 256
@@ -338,6 +339,8 @@ def draw_whole(
     draws. Where too few are whole after some rounds, those that come nearest make up for them.
     """
     z = flow.sample(count, generator, condition, guidance).to(model.device)
+    if not flow.num_elements.any():  # an older prior
+        return z
     off, kinds = read_counts(model, z)
     wanted = kinds if condition else flow.num_elements.multinomial(count, True, generator=generator)
     wanted = wanted.to(z.device).bincount(minlength=_MOST_ELEMENTS + 1)
@@ -408,9 +411,11 @@ def load_prior(folder: Path, device: str | torch.device = "cpu") -> FlowPrior | 
         with safe_open(path, "pt", device=str(device)) as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in (FORMAT, _WITHOUT_SHARES):
             raise CheckpointError(f"{path} is no prior of this version: make it again")
         prior = FlowPrior(**json.loads(metadata["sizes"]))
+        if metadata["format"] == _WITHOUT_SHARES:
+            state["num_elements"] = prior.num_elements
         prior.load_state_dict(state)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): run `cdvae prior` again") from error

@@ -153,7 +153,15 @@ def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> N
     save_prior(prior, tmp_path)
     apart = (drawn(load_prior(tmp_path)) - drawn(prior)).norm(dim=1)  # half precision
     assert apart.quantile(0.95) < 0.05  # between two clusters a draw may fall to the other side
-    whole = (tmp_path / FILE).read_bytes()
+    head, rest = b'"format":"cdvae-prior-', (tmp_path / FILE).read_bytes()
+    assert head + b"2" in rest
+    (tmp_path / FILE).write_bytes(rest.replace(head + b"2", head + b"1"))
+    older = load_prior(tmp_path)
+    assert not older.num_elements.any()
+    generator = torch.Generator().manual_seed(2)
+    assert torch.equal(draw_whole(small_model(), older, 600, generator), drawn(older))
+    (tmp_path / FILE).write_bytes(rest)
+    whole = rest
     (tmp_path / FILE).write_bytes(whole[:-10])
     with pytest.raises(CheckpointError, match="cdvae prior"):
         load_prior(tmp_path)
