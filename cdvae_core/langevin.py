@@ -201,7 +201,7 @@ def start(
     """Lines 2 to 4 of Algorithm 1: predicted aggregates, uniform coordinates, types on them."""
     predicted: Aggregates = model.aggregates(z)
     if num_atoms is None:
-        num_atoms = predicted.num_atoms[:, 1:].argmax(-1) + 1  # no crystal has no atoms
+        num_atoms = predicted.likeliest_num_atoms
     if lattice is None:
         lattice = model.lattice(predicted.lattice, num_atoms)
     if atomic_numbers is None:

@@ -50,6 +50,11 @@ class Aggregates:
     lattice: Float[Tensor, "crystals 6"]
     composition: Float[Tensor, "crystals elements"]
 
+    @property
+    def likeliest_num_atoms(self) -> Int[Tensor, " crystals"]:
+        """The most probable N; never 0, since no crystal has no atoms."""
+        return self.num_atoms[:, 1:].argmax(-1) + 1
+
     def repeat(self, times: int) -> Aggregates:
         """The same crystals several times over."""
         return Aggregates(*(values.repeat(times, 1) for values in vars(self).values()))

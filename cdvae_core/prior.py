@@ -316,7 +316,7 @@ def read_counts(
         number of elements in the nearest whole numbers.
     """
     found = model.aggregates(z)
-    num_atoms = found.num_atoms[:, 1:].argmax(-1) + 1
+    num_atoms = found.likeliest_num_atoms
     composition = found.composition.float().softmax(-1)
     amounts = composition * num_atoms[:, None]
     crystal = torch.repeat_interleave(num_atoms)

@@ -218,12 +218,17 @@ def test_a_lattice_parameter_that_new_data_do_not_vary_is_predicted_as_theirs(
     assert torch.allclose(matrix_to_parameters(cells)[1], torch.tensor(90.0), atol=1e-2)
 
 
+def gaining(name: str, train: CachedSplit, folder: Path) -> tuple[CDVAE, CDVAE]:
+    """A model without a part, and the one with it that begins from its weights."""
+    without = training.build(experiment(f"model.{name}=false"), train)
+    without.save(folder)
+    return without, training.build(experiment(), train, folder)
+
+
 def test_an_encoder_that_gains_the_aggregates_says_the_same_at_first(
     tmp_path: Path, splits: dict[str, CachedSplit]
 ) -> None:
-    blind = training.build(experiment("model.encode_aggregates=false"), splits["train"])
-    blind.save(tmp_path / "blind")
-    sees = training.build(experiment(), splits["train"], tmp_path / "blind")
+    blind, sees = gaining("encode_aggregates", splits["train"], tmp_path / "blind")
     assert sees.config.encode_aggregates and not blind.config.encode_aggregates
     given = splits["train"].batch([0, 1, 2], None)
     for one, other in zip(
@@ -241,9 +246,7 @@ def test_an_encoder_that_gains_the_aggregates_says_the_same_at_first(
 def test_linear_heads_are_gained_and_keep_the_rest(
     tmp_path: Path, splits: dict[str, CachedSplit]
 ) -> None:
-    curved = training.build(experiment("model.linear_aggregates=false"), splits["train"])
-    curved.save(tmp_path / "curved")
-    linear = training.build(experiment(), splits["train"], tmp_path / "curved")
+    curved, linear = gaining("linear_aggregates", splits["train"], tmp_path / "curved")
     given = splits["train"].batch([0, 1, 2], None)
     mu, _ = linear.encode(given.crystals, given.graph)
     assert torch.equal(mu, curved.encode(given.crystals, given.graph)[0])
