@@ -32,11 +32,15 @@ FORMAT = 2
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
-def save(model: CDVAE, path: str | Path) -> None:
-    """Write weights, configuration and provenance into a folder, which is made if need be."""
+def save(model: CDVAE, path: str | Path, half: bool = False) -> None:
+    """Write weights, configuration and provenance into a folder, which is made if need be.
+
+    Args:
+        half: the trained weights in half precision; they are read, and computed with, in single.
+    """
     write(
         Path(path),
-        model.state_dict(),
+        state_of(model, half),
         {
             "model": to_dict(model.config),
             "scalers": asdict(model.scalers),
@@ -44,6 +48,14 @@ def save(model: CDVAE, path: str | Path) -> None:
             "provenance": model.provenance,
         },
     )
+
+
+def state_of(model: nn.Module, half: bool) -> dict[str, torch.Tensor]:
+    """Everything that a model is restored from, its trained weights in half precision if asked."""
+    state = dict(model.state_dict())
+    if half:
+        state |= {name: weight.half() for name, weight in model.named_parameters()}
+    return state
 
 
 def write(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:

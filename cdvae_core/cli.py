@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -229,6 +229,9 @@ def reconstruct(
     given: Annotated[
         str, typer.Option(help="not predicted but true: some of N,lattice,composition")
     ] = "",
+    draw_n: Annotated[
+        bool, typer.Option("--draw-n", help="N drawn from its distribution, not the likeliest")
+    ] = False,
     tries: Tries = 1,
     trajectory: Trajectory = False,
     batch_size: BatchSize = None,
@@ -258,6 +261,8 @@ def reconstruct(
     if start not in ("mu", "z"):
         raise ConfigError(f"--from is '{start}', but must be mu or z")
     whats = [word.strip() for word in given.split(",") if word.strip()]
+    if draw_n and {"N", "composition"} & set(whats):
+        raise ConfigError("N cannot be given and drawn: leave out --draw-n, or it of --given")
     _check_trajectory(trajectory, tries)
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
@@ -268,10 +273,14 @@ def reconstruct(
     names = [f"{split}-{i:05d}-{try_}" for i in chosen for try_ in range(k)]
     true = [source.crystal(i) for i in chosen]
     told = truth([crystal for crystal in true for _ in range(k)], whats)
+    if draw_n:
+        with torch.no_grad():
+            sizes = model.aggregates(z).drawn_num_atoms(generator)
+        told = replace(told, num_atoms=sizes)
     ids = [source.ids[i] for i in chosen]
     folder = _folder(
         out, checkpoint, plan, seed, task="reconstruct", dataset=dataset, split=split,
-        start=start, k=k, tries=tries, given=whats, ids=ids,
+        start=start, k=k, tries=tries, given=whats, draw_n=draw_n, ids=ids,
     )  # fmt: skip
     folder.latents(z, names)
     folder.reference(true, ids)
@@ -370,6 +379,50 @@ def optimise(
     )
     folder.settings["predicted"] = predicted.tolist()
     _run(model, latents, names, plan, seed, Given(), tries, batch_size, folder, trajectory=False)
+
+
+@app.command()
+def refine(
+    given: Annotated[
+        Path, typer.Argument(help="what `cdvae` made, or any folder or file of crystals")
+    ],
+    out: Out,
+    symmetry: Annotated[
+        float, typer.Option(min=0.0, help="Å within which symmetry is found and made exact; 0: not")
+    ] = 0.1,
+    potential: Annotated[
+        str | None,
+        typer.Option("--relax", help="first to a minimum of chgnet, 7net-0 or 7net-l3i5"),
+    ] = None,
+) -> None:
+    """Relax crystals, make their near symmetry exact, and show figures before and after."""
+    from tqdm import tqdm
+
+    from cdvae_core.decode import Decoded, Folder
+    from cdvae_core.evaluation.inputs import read
+    from cdvae_core.metrics.stability import check_potential
+    from cdvae_core.refine import names_of, refined, settings, table
+
+    if not symmetry and potential is None:
+        raise ConfigError("nothing is asked for: say --relax, or a --symmetry above 0")
+    if potential is not None:
+        check_potential(potential)
+    crystals = read(str(given))
+    folder = Folder(out, settings(given, crystals, symmetry, potential))
+    true = crystals.true
+    if true is not None and crystals.reference is not None:
+        folder.reference(true[:: crystals.tries], crystals.reference.ids)
+    found = []
+    for name, item in zip(
+        names_of(crystals.ids), tqdm(crystals.items, unit="crystal"), strict=True
+    ):
+        one = refined(item, symmetry, potential)
+        found.append(one)
+        folder.add([Decoded(name, one.after, one.problem)])
+        if one.problem:
+            tqdm.write(f"{name}: {one.problem}", file=sys.stderr)
+    typer.echo(f"{sum(one.after is not None for one in found)} crystals in {out}")
+    typer.echo(table(found, true))
 
 
 def _waypoints(way: Iterator[Ascent], steps: int, n: int) -> tuple[Tensor, list[str]]:

@@ -55,6 +55,11 @@ class Aggregates:
         """The most probable N; never 0, since no crystal has no atoms."""
         return self.num_atoms[:, 1:].argmax(-1) + 1
 
+    def drawn_num_atoms(self, generator: torch.Generator) -> Int[Tensor, " crystals"]:
+        """N drawn from its distribution, on the generator's device; never 0."""
+        shares = self.num_atoms[:, 1:].softmax(-1).to(generator.device)
+        return torch.multinomial(shares, 1, generator=generator)[:, 0] + 1
+
     def repeat(self, times: int) -> Aggregates:
         """The same crystals several times over."""
         return Aggregates(*(values.repeat(times, 1) for values in vars(self).values()))

@@ -47,15 +47,12 @@ def save(model: Baseline, path: str | Path, half: bool = False) -> None:
     Args:
         half: the trained weights in half precision.
     """
-    state = model.state_dict()
-    if half:
-        state |= {name: weight.half() for name, weight in model.named_parameters()}
     config = {
         "system": system_of(model),
         "model": to_dict(model.config),
         "provenance": model.provenance,
     }
-    checkpoint.write(Path(path), state, config)
+    checkpoint.write(Path(path), checkpoint.state_of(model, half), config)
 
 
 def load(path: str | Path, device: str = "cpu") -> Baseline:

@@ -36,7 +36,7 @@ _COUNTED = {
     "crystals": "crystals",
     "reference": "of the reference",
     "sample": "in the sample of valid ones",
-    "tries": "tries each",
+    "tries": "scored for each",
     "starts": "starts",
 }
 

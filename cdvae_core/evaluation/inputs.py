@@ -68,6 +68,16 @@ class Crystals:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def true(self) -> list[Crystal] | None:
+        """What each item tries to be, where that is known of all of them."""
+        if self.reference is None:
+            return None
+        true = [item for item in self.reference.items if isinstance(item, Crystal)]
+        if len(true) * self.tries != len(self.items):
+            return None
+        return [item for item in true for _ in range(self.tries)]
+
     def subset(self, places: Sequence[int]) -> Crystals:
         """Some of them, as a set of their own."""
         return Crystals(

@@ -52,6 +52,21 @@ def test_round_trip(folder: Path) -> None:
         assert torch.equal(model.predict_property(z), again.predict_property(z))
 
 
+def test_half_precision_takes_half_the_bytes_and_is_read_in_single(tmp_path: Path) -> None:
+    model = small_model(0)
+    for name, half in (("whole", False), ("half", True)):
+        checkpoint.save(model, tmp_path / name, half)
+    sizes = [(tmp_path / name / WEIGHTS).stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again = CDVAE.load(tmp_path / "half")
+    assert again.dtype == torch.float32
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=2**-11, atol=2**-24)
+    checkpoint.save(again, tmp_path / "twice", half=True)
+    first, second = (checkpoint.read_config(tmp_path / name) for name in ("half", "twice"))
+    assert first["weights"] == second["weights"]
+
+
 def test_a_second_round_trip_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     CDVAE.load(folder).save(tmp_path / "again")
     for name in (WEIGHTS, "config.json"):

@@ -118,6 +118,22 @@ def test_reconstruct(trained: Path, project: Path) -> None:
     assert len(manifest["crystals"]) == 4 and len(manifest["ids"]) == 2
     assert 0 <= manifest["match_rate"] <= 1
     assert "of 2" in said and "StructureMatcher" in said
+    said = cdvae(project, "refine", "reconstructed", "--out", "refined")
+    assert "before" in said and "match" in said
+    again = json.loads((project / "refined" / "manifest.json").read_text())
+    assert [one["name"] for one in again["crystals"]] == [
+        one["name"] for one in manifest["crystals"]
+    ]
+    assert (again["k"], again["dataset"], again["split"]) == (2, "mine", "train")
+
+
+def test_reconstruct_with_n_drawn(trained: Path, project: Path) -> None:
+    said = cdvae(
+        project, "reconstruct", str(trained), "--dataset", "mine", "--split", "train",
+        "-n", "2", "--draw-n", "--device", "cpu", "--out", "drawn",
+    )  # fmt: skip
+    assert "right N" in said
+    assert json.loads((project / "drawn" / "manifest.json").read_text())["draw_n"]
 
 
 def test_a_baseline_goes_the_same_way(project: Path) -> None:

@@ -26,6 +26,7 @@ LAYERS = (
     {"experiment", "encode", "consistency", "decode", "latent"},
     {"trainer", "metrics"},
     {"train", "baselines", "evaluation"},
+    {"refine"},
     {"cli"},
 )
 # Function-level imports that make a method out of a function: CDVAE.load and CDVAE.save.

@@ -23,6 +23,7 @@ from pymatgen.core import Lattice
 
 from cdvae_core.crystal import Crystal
 from cdvae_core.lattice import volume
+from cdvae_core.model import Aggregates
 from cdvae_core.scalers import Scalers
 
 
@@ -139,3 +140,11 @@ def test_a_posterior_is_never_so_wide_that_its_divergence_overflows() -> None:
     (logvar.exp() - logvar).sum().backward()
     gradient = model.fc_logvar.bias.grad
     assert gradient is not None and gradient.isfinite().all() and (gradient > 1).all()
+
+
+def test_drawn_numbers_of_atoms_follow_their_distribution_and_are_never_0() -> None:
+    shares = torch.tensor([0.5, 0.1, 0.0, 0.4])  # half of it on N = 0, which no crystal has
+    found = Aggregates(shares.log().expand(4000, -1), torch.zeros(4000, 6), torch.zeros(4000, 100))
+    drawn = found.drawn_num_atoms(torch.Generator().manual_seed(0))
+    counts = drawn.bincount(minlength=4) / 4000
+    torch.testing.assert_close(counts, torch.tensor([0.0, 0.2, 0.0, 0.8]), atol=0.03, rtol=0)

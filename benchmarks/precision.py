@@ -1,0 +1,82 @@
+"""What weights of half the bytes cost: the same test crystals and noise with each precision.
+
+    python benchmarks/precision.py checkpoints/mp_20 -n 300
+
+The weights are rounded and computed with in float32, as a checkpoint in half precision is. A match
+is counted as lost or won against the first row, crystal by crystal: the sampler is chaotic, so that
+a change of rounding alone exchanges some, and a precision is too low where it loses more than it
+wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+from copy import deepcopy
+
+import numpy as np
+import torch
+
+from cdvae_core.data.cache import open_split
+from cdvae_core.decode import decode
+from cdvae_core.encode import encode_split
+from cdvae_core.langevin import Schedule
+from cdvae_core.metrics.reconstruction import Reconstruction, reconstruction
+from cdvae_core.model import CDVAE
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def rounded(model: CDVAE, precision: torch.dtype) -> CDVAE:
+    """A copy whose trained weights hold only what the precision can."""
+    copy = deepcopy(model)
+    for weight in copy.parameters():
+        weight.data = weight.data.to(precision).float()
+    return copy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("checkpoint", help="folder of a CDVAE, with weights in float32")
+    parser.add_argument("-n", type=int, default=300, help="test crystals")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = CDVAE.load(arguments.checkpoint)
+    split = open_split(model.provenance["dataset"], "test")
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    places = chosen[: arguments.n].sort().values.tolist()
+    true = [split.crystal(i) for i in places]
+    names = [split.ids[i] for i in places]
+    mu, whole = torch.empty(0), np.empty(0)
+    print(
+        "precision  MB of weights  change of mu  composed   match    RMSE    lost   won", flush=True
+    )
+    for name, precision in PRECISIONS.items():
+        now = rounded(model, precision)
+        z = encode_split(now, split, places, None)
+        schedule = Schedule.named("fast", now.config.noise)
+        made = [item.crystal for _, done in decode(now, z, names, schedule, 0) for item in done]
+        found: Reconstruction = reconstruction([[one] for one in made], true)
+        hit = np.isfinite(found.best)
+        if precision is torch.float32:
+            mu, whole = z, hit
+        size = sum(weight.numel() for weight in model.parameters()) * precision.itemsize / 1e6
+        change = float((z - mu).abs().mean() / mu.std())
+        composed = np.mean(
+            [
+                one is not None and one.formula == t.formula
+                for one, t in zip(made, true, strict=True)
+            ]
+        )
+        metrics = found.metrics()
+        print(
+            f"{name:9} {size:13.2f} {change:13.5f} {composed:9.3f} "
+            f"{metrics['match_rate_ungated']:7.3f} {metrics['rms_dist_ungated']:7.4f} "
+            f"{int((whole & ~hit).sum()):7} {int((hit & ~whole).sum()):5}",
+            flush=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

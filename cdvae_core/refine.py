@@ -1,0 +1,165 @@
+"""What can be done to decoded crystals afterwards: a relaxation, and the symmetry they nearly have.
+
+A decoder puts atoms near their places, each by itself, so a crystal comes out in P1 and not quite
+at a minimum. Both steps change what the model made: figures of a generator should say whether they
+were taken before or after, and `cdvae refine` prints both.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.spacegroup.symmetrize import refine_symmetry
+from pymatgen.io.ase import AseAtomsAdaptor
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
+
+from cdvae_core import __version__
+from cdvae_core.crystal import Crystal
+from cdvae_core.errors import StructureError
+from cdvae_core.evaluation.inputs import Broken, Crystals
+from cdvae_core.metrics.reconstruction import reconstruction
+from cdvae_core.metrics.stability import energy, relax
+from cdvae_core.metrics.structure_rule import shortest_pair, structure_valid
+from cdvae_core.structures import from_structure, to_structure
+
+STRICT = 0.01  # Å: the tolerance of most programs that will read the crystal
+_FILE_NAME = re.compile(r"[\w-][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Refined:
+    """One crystal, before and after.
+
+    Attributes:
+        before: None where the input is no crystal.
+        after: None where a step failed; `problem` then says why.
+        energies: eV/atom before and after, by the potential; NaN without one.
+    """
+
+    before: Crystal | None
+    after: Crystal | None
+    problem: str = ""
+    energies: tuple[float, float] = (math.nan, math.nan)
+
+
+def symmetrised(crystal: Crystal, tolerance: float) -> Crystal:
+    """The crystal with exactly the symmetry that spglib finds within a tolerance.
+
+    Cell and order of atoms stay; both move to where the operations map them onto each other.
+
+    Args:
+        tolerance: Å.
+
+    Raises:
+        StructureError: spglib gives up, as on atoms that touch.
+    """
+    atoms = AseAtomsAdaptor.get_atoms(to_structure(crystal))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            refine_symmetry(atoms, symprec=tolerance)
+        except Exception as error:  # whatever it meets in a cell that is no crystal
+            raise StructureError(f"spglib finds no symmetry within {tolerance} Å") from error
+    return from_structure(AseAtomsAdaptor.get_structure(atoms))
+
+
+def refined(item: Crystal | Broken, tolerance: float, potential: str | None) -> Refined:
+    """One crystal relaxed, then symmetrised, as far as either is asked for.
+
+    Args:
+        tolerance: Å, of the symmetry; 0 leaves it as it is.
+        potential: of `metrics.stability.POTENTIALS`, checked to be there; None does not relax.
+    """
+    if isinstance(item, Broken):
+        return Refined(None, None, item.reason)
+    try:
+        after = item if potential is None else relax(item, potential).crystal
+        after = symmetrised(after, tolerance) if tolerance else after
+        if potential is None:
+            return Refined(item, after)
+        return Refined(item, after, "", (energy(item, potential), energy(after, potential)))
+    except StructureError as error:
+        return Refined(item, None, str(error))
+
+
+def settings(
+    source: Path, crystals: Crystals, tolerance: float, potential: str | None
+) -> dict[str, Any]:
+    """What the manifest says, so that the folder can be scored as the one it was made from."""
+    about = {
+        "task": "refine", "source": str(source), "symmetry": tolerance, "relax": potential,
+        "code_version": __version__, "k": crystals.tries,
+    }  # fmt: skip
+    if crystals.dataset is not None:
+        about["dataset"] = crystals.dataset
+    if crystals.reference is not None:
+        about["split"] = crystals.reference.name.rpartition(":")[2]
+    if crystals.starts is not None:
+        about["starts"] = crystals.starts
+    return about
+
+
+def names_of(ids: Sequence[str]) -> list[str]:
+    """Names of files: the ids, where these can be that, else numbers."""
+    good = len(set(ids)) == len(ids) and all(_FILE_NAME.fullmatch(one) for one in ids)
+    return list(ids) if good else [f"crystal-{place:05d}" for place in range(len(ids))]
+
+
+def table(found: Sequence[Refined], true: Sequence[Crystal] | None = None) -> str:
+    """Before beside after, over the crystals for which every step succeeded.
+
+    Args:
+        true: what each of the refined is a reconstruction of.
+    """
+    good = [place for place, one in enumerate(found) if one.after is not None]
+    if not good:
+        return "no crystal was refined"
+    wanted = None if true is None else [true[place] for place in good]
+    energies = np.array([found[place].energies for place in good]).mean(0)
+    before = _figures(
+        [one.before for one in found if one.before and one.after], energies[0], wanted
+    )
+    after = _figures([one.after for one in found if one.after], energies[1], wanted)
+    lines = [f"{'':34}{'before':>11}{'after':>11}"]
+    lines += [f"{title:34}{before[title]:>11}{after[title]:>11}" for title in before]
+    return "\n".join(lines)
+
+
+def _figures(
+    crystals: Sequence[Crystal], mean_energy: float, true: Sequence[Crystal] | None
+) -> dict[str, str]:
+    found = {
+        f"in P1, within {STRICT} Å": _share([_in_p1(crystal) for crystal in crystals]),
+        "structure valid": _share([_valid(crystal) for crystal in crystals]),
+    }
+    if math.isfinite(mean_energy):
+        found["energy, eV/atom"] = f"{mean_energy:.4f}"
+    if true is not None:
+        metrics = reconstruction([[crystal] for crystal in crystals], true).metrics()
+        found["match"] = f"{100 * metrics['match_rate_ungated']:.1f} %"
+        found["RMSE"] = f"{metrics['rms_dist_ungated']:.4f}"
+    return found
+
+
+def _share(hits: Sequence[bool]) -> str:
+    return f"{100 * sum(hits) / len(hits):.1f} %"
+
+
+def _valid(crystal: Crystal) -> bool:
+    structure = to_structure(crystal)
+    return structure_valid(shortest_pair(structure), float(structure.volume))
+
+
+def _in_p1(crystal: Crystal) -> bool:
+    try:
+        found = SpacegroupAnalyzer(to_structure(crystal), symprec=STRICT)
+    except (SymmetryUndeterminedError, TypeError):  # atoms that touch: no symmetry at all
+        return True
+    return int(found.get_space_group_number()) == 1
