@@ -1,4 +1,4 @@
-"""Make a checkpoint folder from a training run: weights, configuration, loss curves, map and card.
+"""Make a checkpoint folder from a training run: weights, configuration, pictures, map and card.
 
     python checkpoints/publish.py runs/perov_like_small checkpoints/perov_like
 
@@ -19,15 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 from ase import Atoms
 from ase.io import read as read_frames
 from ase.io import write as write_frames
 from pyarrow import parquet
+from safetensors.torch import load_file
 
 matplotlib.use("agg")
+from failures import draw as draw_failures
+from failures import failures, sentence
 from matplotlib import pyplot as plt
 
-from cdvae_core import CDVAE
+from cdvae_core import CDVAE, checkpoint
 from cdvae_core.baselines import checkpoint as baselines
 from cdvae_core.baselines.protocol import Baseline, Learns, Optimises, Reconstructs
 from cdvae_core.checkpoint import is_baseline, read_config
@@ -157,6 +161,21 @@ def ship_reports(scratch: Path, out: Path, only: bool) -> None:
             write_frames(folder / f"{name}.extxyz", frames, format="extxyz")
 
 
+def failed(scratch: Path, out: Path) -> str:
+    """The card's section on what did not come back, with its picture; the old one if not tried."""
+    tried = [scratch / name for name in ("chosen", "reconstructed") if (scratch / name).is_dir()]
+    if not tried:
+        before = (out / "card.md").read_text(encoding="utf-8") if (out / "card.md").exists() else ""
+        _, title, section = before.partition("## Where it fails\n")
+        return title + section.partition("## What it does")[0]
+    count, missed, none = failures(tried[0])
+    text = f"## Where it fails\n\n{sentence(tried[0], count, missed, none)}\n\n"
+    if missed:
+        draw_failures(missed, out / "failures.png")
+        text += "![some originals, and what was decoded](failures.png)\n\n"
+    return text
+
+
 def pairs(reconstructed: Path, frames: Sequence[Atoms]) -> list[Atoms]:
     """Each reconstruction after its original; some originals may have none."""
     made = {frame.info["name"]: frame for frame in frames}
@@ -190,6 +209,13 @@ def cdvae_facts(out: Path, config: dict[str, Any]) -> str:
     )
 
 
+def weights_facts(out: Path) -> str:
+    """What the card says of the weights that ship."""
+    stored = load_file(out / "model.safetensors").values()
+    half = any(tensor.dtype == torch.float16 for tensor in stored)
+    return f"exponential moving average, {'half' if half else 'single'} precision"
+
+
 def baseline_facts(out: Path, config: dict[str, Any]) -> str:
     """What the card says of a system's size."""
     millions = sum(p.numel() for p in baselines.load(out).parameters()) / 1e6
@@ -213,7 +239,7 @@ of wall time; {known["skipped_steps"]} steps skipped as not finite{begun}
 
 def card(
     out: Path, config: dict[str, Any], facts: str, weights: str, printed: dict[str, str],
-    remark: str,
+    remark: str, missed: str,
 ) -> str:  # fmt: skip
     """The text of `card.md`."""
     known = config["provenance"]
@@ -236,7 +262,7 @@ def card(
 {training_facts(known, out.name)}
 - Weights: {weights}
 {curves}
-## What it does
+{missed}## What it does
 
 {blocks}
 
@@ -302,15 +328,14 @@ def main() -> None:
         system = baselines.load(trained)
         baselines.save(system, out, half=True)
         facts = baseline_facts(out, config)
-        trained_weights = "exponential moving average, half precision"
-        weights = trained_weights if isinstance(system, Learns) else "none"
+        weights = weights_facts(out) if isinstance(system, Learns) else "none"
         lines = baseline_commands(system, out.name, dataset, *counts)
     else:
-        for name in ("model.safetensors", "config.json"):
-            shutil.copyfile(trained / name, out / name)
+        if not arguments.only:  # what is kept was measured with the weights that are there
+            checkpoint.save(CDVAE.load(trained), out, half=True)
         if dataset_spec(dataset).embedded:  # the others' crystals are not there to be shown
             ship(out, open_split(dataset, "test"))
-        facts, weights = cdvae_facts(out, config), "exponential moving average, float32"
+        facts, weights = cdvae_facts(out, config), weights_facts(out)
         lines = commands(out.name, dataset, *counts, arguments.tries)
     before = printed_before(out) if arguments.only else {}
     check_kept(lines, before, arguments.only)
@@ -321,7 +346,8 @@ def main() -> None:
             printed[line] = run(line, out.name, out, scratch) if measured else before[line]
             print(printed[line], flush=True)
         ship_reports(Path(scratch), out, bool(arguments.only))
-    text = card(out, config, facts, weights, printed, arguments.remark)
+        missed = failed(Path(scratch), out)
+    text = card(out, config, facts, weights, printed, arguments.remark, missed)
     write_atomically(out / "card.md", text.encode())
 
 

@@ -49,7 +49,7 @@ ELSEWHERE = {
     },
     **{
         f"models/{file.parent.name}/{file.name}": str(file.relative_to(ROOT))
-        for pattern in ("checkpoints/*/card.md", "checkpoints/*/loss.png")
+        for pattern in ("checkpoints/*/card.md", "checkpoints/*/*.png")
         for file in _found(pattern)
     },
 }
