@@ -48,8 +48,10 @@ REPORTS = {
     "generation": "generated",
     "generation_gaussian": "as_paper",
     "optimisation": "optimised",
+    "optimisation_held": "held",
     "optimisation_guided": "guided",
 }
+PRIOR_WEIGHT = 0.1  # ascent then ends about as far from the origin as crystals are
 KEPT_COLUMNS = ("id", "valid", "density", "num_elements", "energy", "rmse")
 
 
@@ -104,6 +106,9 @@ def commands(name: str, dataset: str, n: int, samples: int, starts: int, tries: 
         f"cdvae evaluate generation as_paper {scored}",
         f"cdvae optimise {model} --minimize -n {starts} --schedule fast --seed 0 --out optimised",
         f"cdvae evaluate optimisation optimised {scored}",
+        f"cdvae optimise {model} --minimize --prior-weight {PRIOR_WEIGHT} -n {starts} "
+        "--schedule fast --seed 0 --out held",
+        f"cdvae evaluate optimisation held {scored}",
         f"cdvae optimise {model} --mode guided --minimize -n {starts} --schedule fast --seed 0 "
         "--out guided",
         f"cdvae evaluate optimisation guided {scored}",
@@ -232,7 +237,13 @@ def training_facts(known: dict[str, Any], name: str) -> str:
     if started and name in Path(started).parts[-2:]:
         started = "an earlier state of this model"
     begun = f"\n- Begun from the weights of {started}" if started else ""
-    return f"""- Trained for {known["epochs"]} epochs, {known["steps"]:,} steps, {hours:.2f} hours \
+    recipe = known["recipe"]
+    losses = ", ".join(f"{name} {w:g}" for name, w in known.get("loss_weights", {}).items())
+    weighed = f"; weights of the losses: {losses}" if losses else ""
+    rate = recipe["learning_rate"]
+    return f"""- Recipe: batches of {recipe["batch_size"]}, learning rate {rate:g}, \
+weights averaged with decay {recipe["ema_decay"]:g}, {recipe["precision"]}{weighed}
+- Trained for {known["epochs"]} epochs, {known["steps"]:,} steps, {hours:.2f} hours \
 of wall time; {known["skipped_steps"]} steps skipped as not finite{begun}
 - Hardware: {known["hardware"]}; seed {known["seed"]}"""
 
