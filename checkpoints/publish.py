@@ -51,7 +51,7 @@ REPORTS = {
     "optimisation_held": "held",
     "optimisation_guided": "guided",
 }
-PRIOR_WEIGHT = 0.1  # ascent then ends about as far from the origin as crystals are
+PRIOR_WEIGHT = 0.2  # ascent then ends within what the property has in the data
 KEPT_COLUMNS = ("id", "valid", "density", "num_elements", "energy", "rmse")
 
 
