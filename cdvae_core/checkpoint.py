@@ -62,10 +62,16 @@ def write(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) 
     """Tensors and what they mean into a folder, both with the identity of this save."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    identity = hashlib.sha256(to_bytes(weights)).hexdigest()
+    identity = identity_of(weights)
     head = {"format": FORMAT, "weights": identity, "code_version": __version__}
     write_atomically(folder / _WEIGHTS, to_bytes(weights, {"id": identity}))
     write_atomically(folder / _CONFIG, (json.dumps(head | config, indent=2) + "\n").encode())
+
+
+def identity_of(state: dict[str, torch.Tensor]) -> str:
+    """Of weights, as `config.json` has it: a hash of every tensor."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return hashlib.sha256(to_bytes(weights)).hexdigest()
 
 
 def load(path: str | Path, device: str = "cpu") -> CDVAE:

@@ -262,7 +262,7 @@ def reconstruct(
         raise ConfigError(f"--from is '{start}', but must be mu or z")
     whats = [word.strip() for word in given.split(",") if word.strip()]
     if draw_n and {"N", "composition"} & set(whats):
-        raise ConfigError("N cannot be given and drawn: leave out --draw-n, or it of --given")
+        raise ConfigError("--draw-n draws N: then only the lattice can be --given")
     _check_trajectory(trajectory, tries)
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
@@ -300,7 +300,11 @@ def optimise(
         str | None, typer.Option("--property", help="the one that the checkpoint was trained with")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="ascent (G.3), or guided: draws from the flow with that property")
+        str,
+        typer.Option(
+            help="ascent (G.3); flow: ascent that does not leave the flow's latents; guided: draws "
+            "from the flow with that property"
+        ),
     ] = "ascent",
     n: Annotated[int, typer.Option("-n", min=1, help="how many starts")] = 100,
     start: Annotated[str, typer.Option("--from", help="mu of crystals, or the prior")] = "mu",
@@ -308,8 +312,12 @@ def optimise(
         str | None, typer.Option(help="whose crystals to start from [the checkpoint's]")
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
-    steps: Annotated[int, typer.Option(min=1, help="of gradient ascent")] = 5000,
-    step_size: Annotated[float, typer.Option(min=0.0, help="of Adam")] = 1e-3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="of gradient ascent [5000, in the flow 200]")
+    ] = None,
+    step_size: Annotated[
+        float | None, typer.Option(min=0.0, help="of Adam [0.001, in the flow 0.02]")
+    ] = None,
     kept: Annotated[int, typer.Option(min=1, help="latents decoded on each way")] = 10,
     prior_weight: Annotated[float, typer.Option(min=0.0, help="holds z near the prior")] = 0.0,
     schedule: ScheduleName = "fast",
@@ -323,7 +331,15 @@ def optimise(
     import torch
 
     from cdvae_core.decode import Given
-    from cdvae_core.optimise import Goal, ascend, guided
+    from cdvae_core.optimise import (
+        FLOW_STEP_SIZE,
+        FLOW_STEPS,
+        STEP_SIZE,
+        STEPS,
+        Goal,
+        ascend,
+        guided,
+    )
     from cdvae_core.prior import load_prior
 
     if (minimize, maximize, target is not None).count(True) != 1:
@@ -351,24 +367,29 @@ def optimise(
         "task": "optimise", "mode": mode, "goal": str(goal), "property": model.config.prop,
         "starts": n, "tries": tries,
     }  # fmt: skip
-    if mode == "ascent":
-        z, whence = _starts(model, start, dataset, split, n, seed)
-        way = ascend(model, z.to(model.device), goal, steps=steps, step_size=step_size, kept=kept)
-        about |= whence | {"prior_weight": prior_weight, "steps": steps, "step_size": step_size}
-        folder = _folder(out, checkpoint, plan, seed, **about)
-        latents, names = _waypoints(way, steps, n)
-    elif mode == "guided":
-        prior = load_prior(checkpoint)
-        if prior is None or model.config.prop is None:
-            raise ConfigError(
-                f"guided draws need a property and a flow: `cdvae prior {checkpoint}`"
-            )
+    if mode not in ("ascent", "flow", "guided"):
+        raise ConfigError(f"--mode is '{mode}', but must be ascent, flow or guided")
+    prior = None if mode == "ascent" else load_prior(checkpoint, model.device)
+    if mode != "ascent" and (prior is None or model.config.prop is None):
+        raise ConfigError(f"--mode {mode} needs a property and a flow: `cdvae prior {checkpoint}`")
+    if mode == "guided":
+        assert prior is not None
         folder = _folder(out, checkpoint, plan, seed, **about)
         generator = torch.Generator().manual_seed(seed)
         latents = guided(model, prior, goal, n * kept, generator)
         names = [f"draw-{draw:02d}-start-{i:05d}" for draw in range(kept) for i in range(n)]
     else:
-        raise ConfigError(f"--mode is '{mode}', but must be ascent or guided")
+        usual = (STEPS, STEP_SIZE) if prior is None else (FLOW_STEPS, FLOW_STEP_SIZE)
+        steps = usual[0] if steps is None else steps
+        step_size = usual[1] if step_size is None else step_size
+        z, whence = _starts(model, start, dataset, split, n, seed)
+        way = ascend(
+            model, z.to(model.device), goal,
+            flow=prior, steps=steps, step_size=step_size, kept=kept,
+        )  # fmt: skip
+        about |= whence | {"prior_weight": prior_weight, "steps": steps, "step_size": step_size}
+        folder = _folder(out, checkpoint, plan, seed, **about)
+        latents, names = _waypoints(way, steps, n)
     folder.latents(latents, names)
     with torch.no_grad():
         predicted = model.predict_property(latents).view(kept, n)
@@ -412,17 +433,22 @@ def refine(
     true = crystals.true
     if true is not None and crystals.reference is not None:
         folder.reference(true[:: crystals.tries], crystals.reference.ids)
+    elif crystals.reference is not None:
+        typer.echo("its reference is not whole, and is left out", err=True)
     found = []
     for name, item in zip(
         names_of(crystals.ids), tqdm(crystals.items, unit="crystal"), strict=True
     ):
         one = refined(item, symmetry, potential)
         found.append(one)
-        folder.add([Decoded(name, one.after, one.problem)])
+        folder.add([Decoded(name, one.last, one.problem)])
         if one.problem:
             tqdm.write(f"{name}: {one.problem}", file=sys.stderr)
-    typer.echo(f"{sum(one.after is not None for one in found)} crystals in {out}")
-    typer.echo(table(found, true))
+    text = table(found, true)
+    folder.settings["figures"] = text.splitlines()
+    folder.add([])
+    typer.echo(f"{sum(one.last is not None for one in found)} crystals in {out}")
+    typer.echo(text)
 
 
 def _waypoints(way: Iterator[Ascent], steps: int, n: int) -> tuple[Tensor, list[str]]:

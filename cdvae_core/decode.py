@@ -38,7 +38,8 @@ class Decoded:
 
     Attributes:
         name: of its files.
-        crystal: None where the result is no crystal at all; `problem` then says why.
+        crystal: None where the result is no crystal at all.
+        problem: why it is none, or is not what was asked for.
     """
 
     name: str
@@ -141,9 +142,9 @@ class Folder:
         """Write a batch of crystals, then the manifest that names them."""
         for item in decoded:
             entry: dict[str, Any] = {"name": item.name}
-            if item.crystal is None:
+            if item.problem:
                 entry["problem"] = item.problem
-            else:
+            if item.crystal is not None:
                 entry |= {"cif": f"{item.name}.cif", "formula": item.crystal.formula}
                 (self.path / entry["cif"]).write_text(to_cif(item.crystal), encoding="utf-8")
                 atoms = _to_ase(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -41,8 +41,8 @@ from cdvae_core.noise import likeliest_counts
 
 FILE = "prior.safetensors"
 FORMAT = "cdvae-prior-2"
-_WITHOUT_SHARES = "cdvae-prior-1"  # of the numbers of elements: drawn from as it is
 _STEPS = 40  # of the midpoint rule; twice as many move a draw by little, see the tests
+_STEPS_BOTH_WAYS = 20  # there and back within a hundredth of a latent's norm, see the tests
 _FREQUENCIES = 16
 _BATCH = 256
 _LEFT_OUT = 0.3  # how often each condition is
@@ -162,8 +162,7 @@ class FlowPrior(nn.Module):
         device = self.mean.device
         shape = (count, self.sizes["latent_dim"])
         x = torch.randn(shape, generator=generator, device=device)
-        free = self._encode(Condition()).to(device).expand(count, -1)
-        asked = self._encode(condition or Condition()).to(device).expand(count, -1)
+        free, asked = self._rows(Condition(), count), self._rows(condition or Condition(), count)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             time = x.new_full((count,), t)
@@ -173,11 +172,25 @@ class FlowPrior(nn.Module):
                 found = plain + guidance * (found - plain)
             return found
 
-        step = 1 / _STEPS
-        for i in range(_STEPS):
-            middle = x + velocity(x, i * step) * step / 2
-            x = x + velocity(middle, (i + 0.5) * step) * step
-        return x * self.std + self.mean
+        return _follow(x, velocity, 0.0, 1.0, _STEPS) * self.std + self.mean
+
+    def latents(self, noise: Float[Tensor, "crystals latent"]) -> Float[Tensor, "crystals latent"]:
+        """Where the free flow carries noise, with gradients; in fewer steps than `sample`."""
+        carried = _follow(noise, self._free_velocity(len(noise)), 0.0, 1.0, _STEPS_BOTH_WAYS)
+        return carried * self.std + self.mean
+
+    @torch.no_grad()
+    def noise(self, z: Float[Tensor, "crystals latent"]) -> Float[Tensor, "crystals latent"]:
+        """The way back: the noise that `latents` carries to z, as near as its steps allow."""
+        standard = (z - self.mean) / self.std
+        return _follow(standard, self._free_velocity(len(z)), 1.0, 0.0, _STEPS_BOTH_WAYS)
+
+    def _free_velocity(self, count: int) -> Callable[[Tensor, float], Tensor]:
+        free = self._rows(Condition(), count)
+        return lambda x, t: self(x, x.new_full((count,), t), free)
+
+    def _rows(self, condition: Condition, count: int) -> Float[Tensor, "count conditions"]:
+        return self._encode(condition).to(self.mean.device).expand(count, -1)
 
     def _encode(self, condition: Condition) -> Float[Tensor, "1 conditions"]:
         for number in condition.wanted + condition.unwanted:
@@ -207,6 +220,18 @@ class FlowPrior(nn.Module):
         size = nn.functional.one_hot(num_atoms, self.sizes["max_atoms"] + 1).float()
         size[:, 0] = 0
         return torch.cat([value[:, None], known[:, None].float(), size, wanted, unwanted], -1)
+
+
+def _follow(
+    x: Tensor, velocity: Callable[[Tensor, float], Tensor], begin: float, end: float, steps: int
+) -> Tensor:
+    """Along a velocity from one time to another, by the midpoint rule."""
+    step = (end - begin) / steps
+    for i in range(steps):
+        t = begin + i * step
+        middle = x + velocity(x, t) * step / 2
+        x = x + velocity(middle, t + step / 2) * step
+    return x
 
 
 def fit(
@@ -339,8 +364,6 @@ def draw_whole(
     draws. Where too few are whole after some rounds, those that come nearest make up for them.
     """
     z = flow.sample(count, generator, condition, guidance).to(model.device)
-    if not flow.num_elements.any():  # an older prior
-        return z
     off, kinds = read_counts(model, z)
     wanted = kinds if condition else flow.num_elements.multinomial(count, True, generator=generator)
     wanted = wanted.to(z.device).bincount(minlength=_MOST_ELEMENTS + 1)
@@ -411,12 +434,12 @@ def load_prior(folder: Path, device: str | torch.device = "cpu") -> FlowPrior | 
         with safe_open(path, "pt", device=str(device)) as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") not in (FORMAT, _WITHOUT_SHARES):
-            raise CheckpointError(f"{path} is no prior of this version: make it again")
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is of another version: run `cdvae prior` again")
         prior = FlowPrior(**json.loads(metadata["sizes"]))
-        if metadata["format"] == _WITHOUT_SHARES:
-            state["num_elements"] = prior.num_elements
         prior.load_state_dict(state)
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): run `cdvae prior` again") from error
     return prior.to(device).eval()

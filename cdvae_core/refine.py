@@ -22,6 +22,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedE
 
 from cdvae_core import __version__
 from cdvae_core.crystal import Crystal
+from cdvae_core.data.registry import SPLITS
 from cdvae_core.errors import StructureError
 from cdvae_core.evaluation.inputs import Broken, Crystals
 from cdvae_core.metrics.reconstruction import reconstruction
@@ -29,8 +30,9 @@ from cdvae_core.metrics.stability import energy, relax
 from cdvae_core.metrics.structure_rule import shortest_pair, structure_valid
 from cdvae_core.structures import from_structure, to_structure
 
-STRICT = 0.01  # Å: the tolerance of most programs that will read the crystal
-_FILE_NAME = re.compile(r"[\w-][\w.-]*")
+STRICT = 0.01  # Å: pymatgen's own tolerance, by which many will look at the crystal
+_FILE_NAME = re.compile(r"[\w-][\w.-]{,99}")
+_KIND = re.compile(r"\.(cif|poscar|vasp)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Refined:
     Attributes:
         before: None where the input is no crystal.
         after: None where a step failed; `problem` then says why.
+        last: what is left where a step failed: as far as the steps went.
         energies: eV/atom before and after, by the potential; NaN without one.
     """
 
     before: Crystal | None
     after: Crystal | None
+    last: Crystal | None
     problem: str = ""
     energies: tuple[float, float] = (math.nan, math.nan)
 
@@ -78,15 +82,19 @@ def refined(item: Crystal | Broken, tolerance: float, potential: str | None) -> 
         potential: of `metrics.stability.POTENTIALS`, checked to be there; None does not relax.
     """
     if isinstance(item, Broken):
-        return Refined(None, None, item.reason)
+        return Refined(None, None, None, item.reason)
+    last = item
     try:
-        after = item if potential is None else relax(item, potential).crystal
-        after = symmetrised(after, tolerance) if tolerance else after
+        last = last if potential is None else relax(last, potential).crystal
+        last = symmetrised(last, tolerance) if tolerance else last
         if potential is None:
-            return Refined(item, after)
-        return Refined(item, after, "", (energy(item, potential), energy(after, potential)))
+            return Refined(item, last, last)
+        energies = (energy(item, potential), energy(last, potential))
+        return Refined(item, last, last, "", energies)
     except StructureError as error:
-        return Refined(item, None, str(error))
+        return Refined(item, None, last, str(error))
+    except Exception as error:  # a potential meets elements that it has never seen in its own ways
+        return Refined(item, None, last, f"the potential fails: {type(error).__name__}: {error}")
 
 
 def settings(
@@ -95,28 +103,33 @@ def settings(
     """What the manifest says, so that the folder can be scored as the one it was made from."""
     about = {
         "task": "refine", "source": str(source), "symmetry": tolerance, "relax": potential,
-        "code_version": __version__, "k": crystals.tries,
+        "code_version": __version__, "k": crystals.tries, "sources": list(crystals.ids),
     }  # fmt: skip
     if crystals.dataset is not None:
         about["dataset"] = crystals.dataset
-    if crystals.reference is not None:
-        about["split"] = crystals.reference.name.rpartition(":")[2]
+    split = crystals.reference.name.rpartition(":")[2] if crystals.reference else ""
+    if split in SPLITS:
+        about["split"] = split
     if crystals.starts is not None:
         about["starts"] = crystals.starts
     return about
 
 
 def names_of(ids: Sequence[str]) -> list[str]:
-    """Names of files: the ids, where these can be that, else numbers."""
-    good = len(set(ids)) == len(ids) and all(_FILE_NAME.fullmatch(one) for one in ids)
-    return list(ids) if good else [f"crystal-{place:05d}" for place in range(len(ids))]
+    """Names of files: the ids without an ending, where these can be that, else numbers."""
+    names = [_KIND.sub("", one) for one in ids]
+    unlike = len({name.casefold() for name in names}) == len(names)
+    if unlike and all(_FILE_NAME.fullmatch(name) for name in names):
+        return names
+    return [f"crystal-{place:05d}" for place in range(len(ids))]
 
 
 def table(found: Sequence[Refined], true: Sequence[Crystal] | None = None) -> str:
     """Before beside after, over the crystals for which every step succeeded.
 
     Args:
-        true: what each of the refined is a reconstruction of.
+        true: what each of the refined is a reconstruction of; each is counted by itself, also
+            where several are of one crystal.
     """
     good = [place for place, one in enumerate(found) if one.after is not None]
     if not good:
@@ -129,6 +142,7 @@ def table(found: Sequence[Refined], true: Sequence[Crystal] | None = None) -> st
     after = _figures([one.after for one in found if one.after], energies[1], wanted)
     lines = [f"{'':34}{'before':>11}{'after':>11}"]
     lines += [f"{title:34}{before[title]:>11}{after[title]:>11}" for title in before]
+    lines += [f"Over {len(good)} of {len(found)} crystals, those for which every step succeeded."]
     return "\n".join(lines)
 
 

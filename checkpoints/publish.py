@@ -48,10 +48,9 @@ REPORTS = {
     "generation": "generated",
     "generation_gaussian": "as_paper",
     "optimisation": "optimised",
-    "optimisation_held": "held",
+    "optimisation_flow": "in_flow",
     "optimisation_guided": "guided",
 }
-PRIOR_WEIGHT = 0.2  # ascent then ends within what the property has in the data
 KEPT_COLUMNS = ("id", "valid", "density", "num_elements", "energy", "rmse")
 
 
@@ -106,9 +105,9 @@ def commands(name: str, dataset: str, n: int, samples: int, starts: int, tries: 
         f"cdvae evaluate generation as_paper {scored}",
         f"cdvae optimise {model} --minimize -n {starts} --schedule fast --seed 0 --out optimised",
         f"cdvae evaluate optimisation optimised {scored}",
-        f"cdvae optimise {model} --minimize --prior-weight {PRIOR_WEIGHT} -n {starts} "
-        "--schedule fast --seed 0 --out held",
-        f"cdvae evaluate optimisation held {scored}",
+        f"cdvae optimise {model} --mode flow --minimize -n {starts} --schedule fast --seed 0 "
+        "--out in_flow",
+        f"cdvae evaluate optimisation in_flow {scored}",
         f"cdvae optimise {model} --mode guided --minimize -n {starts} --schedule fast --seed 0 "
         "--out guided",
         f"cdvae evaluate optimisation guided {scored}",
@@ -174,6 +173,7 @@ def failed(scratch: Path, out: Path) -> str:
         _, title, section = before.partition("## Where it fails\n")
         return title + section.partition("## What it does")[0]
     count, missed, none = failures(tried[0])
+    (out / "failures.png").unlink(missing_ok=True)
     text = f"## Where it fails\n\n{sentence(tried[0], count, missed, none)}\n\n"
     if missed:
         draw_failures(missed, out / "failures.png")
@@ -256,7 +256,7 @@ def card(
     known = config["provenance"]
     spec = dataset_spec(known["dataset"])
     prop = config["model"]["prop"]
-    notes = "".join(f"\n- Incomplete data: {note}" for note in known["data_notes"])
+    notes = "".join(f"\n- Data {note}" for note in known["data_notes"])
     learnt = f"\n- Property: `{prop}` ({spec.properties[prop]})" if prop else ""
     curves = "\n![loss curves](loss.png)\n" if (out / "loss.png").exists() else ""
     blocks = "\n\n".join(
@@ -299,8 +299,12 @@ def printed_before(out: Path) -> dict[str, str]:
 
 
 def check_same_weights(trained: Path, out: Path) -> None:
-    """What is kept of a card must be of these weights."""
-    if read_config(trained)["weights"] != read_config(out)["weights"]:
+    """What is kept of a card must be of these weights, whole or in half precision."""
+    config = read_config(trained)
+    known = {config["weights"]}
+    if not is_baseline(config):
+        known.add(checkpoint.identity_of(checkpoint.state_of(CDVAE.load(trained), half=True)))
+    if read_config(out)["weights"] not in known:
         raise SystemExit(f"{out} has other weights: leave out --only")
 
 

@@ -39,6 +39,7 @@ VARIANTS = {
     "": "",
     "gaussian": ", z from N(0, 1)",
     "tries": ", the most consistent of several tries",
+    "flow": ", ascent in the flow",
     "guided": ", guided",
 }
 HEAD = """# Results

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from cdvae_core.optimise import Goal
 
 _KINDS = {"Minimise": -1, "Maximise": 1, "Reach a value": 0}
-_ASCENT, _GUIDED = "Gradient ascent", "Guided draws"
+_MODES = {"Ascent in the flow": "flow", "Gradient ascent": "ascent", "Guided draws": "guided"}
 _HELP = (
-    "Gradient ascent is the paper's: it moves one latent along the slope of the model's own guess. "
-    "Guided draws come from the flow prior on condition of the property, and stay near the data."
+    "Gradient ascent is the paper's: it moves one latent along the slope of the model's own guess, "
+    "wherever that leads. In the flow it moves what the flow prior makes the latent of, so that it "
+    "stays near the data. Guided draws come from the flow on condition of the property."
 )
 
 
@@ -28,12 +29,12 @@ class Way:
     """How the goal is approached.
 
     Attributes:
-        guided: by draws from the flow prior, instead of gradient ascent.
+        mode: "ascent", "flow" or "guided", as in `cdvae optimise`.
         steps, step_size: of the ascent.
         kept: crystals decoded for each start.
     """
 
-    guided: bool
+    mode: str
     steps: int
     step_size: float
     kept: int
@@ -41,7 +42,7 @@ class Way:
 
 def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
     """The goal, and the way there: the paper's by default."""
-    from cdvae_core.optimise import KEPT, STEP_SIZE, STEPS, Goal
+    from cdvae_core.optimise import FLOW_STEP_SIZE, FLOW_STEPS, KEPT, STEP_SIZE, STEPS, Goal
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control(
@@ -52,22 +53,25 @@ def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
         if not _KINDS[kind]:
             target = st.number_input("Value", None, None, 0.0, key="target", width=140,
                                      persist_state="session")  # fmt: skip
-        guided = False
+        mode = "ascent"
         if info.has_flow:
-            guided = st.segmented_control(
-                "How", [_ASCENT, _GUIDED], default=_ASCENT, required=True, key="how",
+            first = next(iter(_MODES))
+            mode = _MODES[st.segmented_control(
+                "How", list(_MODES), default=first, required=True, key="how",
                 persist_state="session", help=_HELP,
-            ) == _GUIDED  # fmt: skip
-    if guided:
+            )]  # fmt: skip
+    if mode == "guided":
         kept = st.number_input("Draws for each start", 1, 50, KEPT, key="draws", width=170,
                                persist_state="session")  # fmt: skip
-        return Goal(_KINDS[kind], float(target)), Way(True, 0, 0.0, int(kept))
-    with st.expander("How: Adam; unless changed 5,000 steps of 0.001, 10 decodings (the paper's)"):
+        return Goal(_KINDS[kind], float(target)), Way(mode, 0, 0.0, int(kept))
+    most, far = (FLOW_STEPS, FLOW_STEP_SIZE) if mode == "flow" else (STEPS, STEP_SIZE)
+    whose = "" if mode == "flow" else " (the paper's)"
+    with st.expander(f"How: Adam; unless changed {most:,} steps of {far:g}, 10 decodings{whose}"):
         columns = st.columns(4)
-        steps = columns[0].number_input("Steps", 10, 50_000, STEPS, key="steps",
+        steps = columns[0].number_input("Steps", 10, 50_000, most, key=f"steps-{mode}",
                                         persist_state="session")  # fmt: skip
-        size = columns[1].number_input("Step size", 1e-5, 1.0, STEP_SIZE, format="%.5f", key="size",
-                                       persist_state="session")  # fmt: skip
+        size = columns[1].number_input("Step size", 1e-5, 1.0, far, format="%.5f",
+                                       key=f"size-{mode}", persist_state="session")  # fmt: skip
         kept = columns[2].number_input("Decodings on the way", 1, 50, KEPT, key="kept",
                                        persist_state="session")  # fmt: skip
         weight = columns[3].number_input(
@@ -76,18 +80,20 @@ def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
             "paper; more keeps z where the model knows its way.",
         )  # fmt: skip
     goal = Goal(_KINDS[kind], float(target), float(weight))
-    return goal, Way(False, int(steps), float(size), min(int(kept), int(steps)))
+    return goal, Way(mode, int(steps), float(size), min(int(kept), int(steps)))
 
 
 def restore_goal(settings: dict[str, Any]) -> None:
     """Set the widgets to what `settings_of` says."""
     state = st.session_state
     state["goal"] = next(k for k, direction in _KINDS.items() if direction == settings["direction"])
-    if settings["guided"]:
-        state["how"], state["draws"] = _GUIDED, settings["kept"]
+    mode = settings["mode"]
+    state["how"] = next(words for words, known in _MODES.items() if known == mode)
+    if mode == "guided":
+        state["draws"] = settings["kept"]
         return
-    state["how"], state["kept"] = _ASCENT, settings["kept"]
-    state["steps"], state["size"] = settings["steps"], settings["step_size"]
+    state["kept"] = settings["kept"]
+    state[f"steps-{mode}"], state[f"size-{mode}"] = settings["steps"], settings["step_size"]
     state["pull"] = settings["prior_weight"]
 
 

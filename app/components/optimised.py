@@ -119,7 +119,7 @@ def outcome(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> None:
 
 def _told(one: Waypoint, settings: dict[str, Any]) -> Candidate:
     """A crystal of a way with a name that says which way."""
-    what = "draw" if settings["guided"] else "step"
+    what = "draw" if settings["mode"] == "guided" else "step"
     return replace(one.candidate, name=f"{what} {one.step} from {settings['labels'][one.start]}")
 
 
@@ -147,13 +147,14 @@ def go_on(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> Job | Non
     from cdvae_core.optimise import Goal
 
     course = unfinished(job.items(), settings["steps"])
-    if job.running or settings["guided"] or not course:
+    if job.running or settings["mode"] == "guided" or not course:
         return None
     if not st.button(f"Go on from step {course[-1].step:,}", icon=":material/resume:"):
         return None
     goal = Goal(settings["direction"], settings["target"], settings["prior_weight"])
     return start(
-        cache.model(info), torch.as_tensor(course[-1].z), goal, steps=settings["steps"],
+        cache.model(info), torch.as_tensor(course[-1].z), goal,
+        flow=info.path if settings["mode"] == "flow" else None, steps=settings["steps"],
         step_size=settings["step_size"], kept=settings["kept"], schedule=settings["schedule"],
         seed=settings["seed"], tries=settings["tries"], judge=cache.judge(info), earlier=course,
     )  # fmt: skip

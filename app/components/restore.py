@@ -44,6 +44,8 @@ def reopen(entry: Entry) -> None:
         if name in settings:
             state[name] = settings[name]
     if "direction" in settings:
+        if "mode" not in settings:  # what was kept before there were three
+            settings = {**settings, "mode": "guided" if settings.get("guided") else "ascent"}
         restore_goal(settings)
     if "crystal" in settings:
         select(settings["crystal"])

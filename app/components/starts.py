@@ -45,6 +45,8 @@ def guided_starts() -> Starts:
 def restore_starts(settings: dict[str, Any]) -> None:
     """Set the widgets to how many starts a run had; one that is a crystal is set by its picker."""
     state = st.session_state
-    if not settings["guided"]:
+    if settings["mode"] != "guided":
         state["begin"] = ONE if settings.get("where") else MANY
-    state["count-series" if settings["guided"] else "count-starts"] = len(settings["labels"])
+    state["count-series" if settings["mode"] == "guided" else "count-starts"] = len(
+        settings["labels"]
+    )

@@ -103,16 +103,13 @@ def formulas_of(split: CachedSplit) -> list[str]:
 
 def gallery(split: CachedSplit, count: int = 3, seed: int = 0) -> list[tuple[str, Crystal]]:
     """A few crystals with their ids, the same each time, unlike in their elements if possible."""
-    order = np.random.default_rng(seed).permutation(len(split))
-    chosen: list[tuple[str, Crystal]] = []
+    order = np.random.default_rng(seed).permutation(len(split))[:200].tolist()
+    unlike: list[int] = []
     seen: set[int] = set()
-    for i in order[:200]:
-        crystal = split.crystal(int(i))
-        rare = set(crystal.atomic_numbers.tolist()) - {7, 8, 9}
-        if rare & seen:
-            continue
-        seen |= rare
-        chosen.append((split.ids[int(i)], crystal))
-        if len(chosen) == count:
-            return chosen
-    return chosen or [(split.ids[0], split.crystal(0))]
+    for i in order:
+        rare = set(split.crystal(i).atomic_numbers.tolist()) - {7, 8, 9}
+        if not rare & seen:
+            unlike.append(i)
+            seen |= rare
+    alike = [i for i in order if i not in unlike]  # all carbons are
+    return [(split.ids[i], split.crystal(i)) for i in [*unlike, *alike][:count]]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cdvae_core.model import CDVAE
     from cdvae_core.optimise import Goal
+    from cdvae_core.prior import FlowPrior
 
 ASCENT = 0.15  # the part of the job's bar that the ascent takes
 POINTS = 200  # of the curve
@@ -86,6 +87,7 @@ def start(
     z: Tensor,
     goal: Goal,
     *,
+    flow: Path | None = None,
     steps: int,
     step_size: float,
     kept: int,
@@ -99,6 +101,7 @@ def start(
 
     Args:
         z: where to begin, or where `earlier` ended.
+        flow: of the checkpoint whose flow the ascent is not to leave, if any.
         earlier: of an ascent that was stopped; this one goes on from there.
     """
 
@@ -107,13 +110,15 @@ def start(
 
         from cdvae_core.optimise import ascend
 
+        prior = None if flow is None else _flow_of(flow)
         for one in earlier:
             job.append(one)
         done = earlier[-1].step if earlier else 0
         left = steps - done
         wanted = min(left, max(1, round(kept * left / steps)))
         every, waypoints, labels = max(1, steps // POINTS), [], []
-        for here in ascend(model, z, goal, steps=left, step_size=step_size, kept=wanted):
+        way = ascend(model, z, goal, flow=prior, steps=left, step_size=step_size, kept=wanted)
+        for here in way:
             if job.stopping:
                 return
             step = done + here.step
@@ -157,11 +162,8 @@ def start_guided(
         import torch
 
         from cdvae_core.optimise import guided
-        from cdvae_core.prior import load_prior
 
-        prior = load_prior(folder)
-        if prior is None:
-            raise ConfigError("this checkpoint has no flow prior: run `cdvae prior`")
+        prior = _flow_of(folder)
         z = guided(model, prior, goal, starts * draws, torch.Generator().manual_seed(seed))
         labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
         names = [f"series {i + 1}, draw {draw}" for i, draw in labels]
@@ -171,6 +173,15 @@ def start_guided(
         _append(job, labels, found)
 
     return Job(work)
+
+
+def _flow_of(folder: Path) -> FlowPrior:
+    from cdvae_core.prior import load_prior
+
+    prior = load_prior(folder)
+    if prior is None:
+        raise ConfigError("this checkpoint has no flow prior: run `cdvae prior`")
+    return prior
 
 
 def _append(job: Job, labels: Sequence[tuple[int, int]], found: Iterable[Candidate]) -> None:

@@ -31,7 +31,7 @@ if info.prop is None:
     st.stop()
 goal, way = goal_controls(info)
 starts: optimise.Starts | None
-if way.guided:
+if way.mode == "guided":
     starts = guided_starts()
 elif mode() == ONE:
     source = source_picker(info, f"{PAGE}-0", "Crystal")
@@ -49,7 +49,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     if run and starts is not None:
         model, judge = cache.model(info), cache.judge(info)
         how: dict[str, Any] = {"schedule": schedule, "seed": seed, "tries": tries, "judge": judge}
-        if way.guided:
+        if way.mode == "guided":
             started = optimise.start_guided(
                 model, info.path, goal, starts=len(starts.labels), draws=way.kept, **how
             )
@@ -59,6 +59,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
                 model,
                 starts.z,
                 goal,
+                flow=info.path if way.mode == "flow" else None,
                 steps=way.steps,
                 step_size=way.step_size,
                 kept=way.kept,

@@ -156,6 +156,8 @@ def _own_output(folder: Path) -> Crystals:
     if true is not None and len(true) * tries > len(items):  # a run that was stopped
         true = true.subset(range(len(items) // tries))
         ids, items = ids[: len(true) * tries], items[: len(true) * tries]
+    if not items:
+        raise DatasetError(f"{folder} was stopped before the {tries} decodings of any crystal")
     return Crystals(
         folder.name, ids, items, tries, true, dataset=manifest.get("dataset"), starts=starts
     )

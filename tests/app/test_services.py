@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import World
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+from examples import made_split, prototypes
 
 from app.services import checkpoints, colouring, datasets, export, latent_map, reconstruct
 from app.services.chemistry import density, formula, pretty
@@ -121,6 +125,12 @@ def test_dataset_facts_and_gallery(world: World) -> None:
     ]
     with pytest.raises(DatasetError, match="cdvae data"):
         datasets.dataset_facts("carbon_24")
+
+
+def test_the_gallery_is_full_where_all_crystals_have_the_same_elements() -> None:
+    diamond, cubic = (prototypes()[name] for name in ("diamond", "diamond cubic"))
+    shown = datasets.gallery(made_split([diamond, cubic, diamond, cubic]), 3)
+    assert len({name for name, _ in shown}) == 3
 
 
 def test_the_map_knows_its_crystals(world: World, drawn_map: latent_map.LatentMap) -> None:

@@ -76,7 +76,7 @@ def test_a_way_is_decoded_stop_by_stop(world: World, way: str) -> None:
 
 def test_an_optimisation_names_the_best_of_each_start(world: World) -> None:
     at = opened("views/optimise.py")
-    at.number_input(key="steps").set_value(60)
+    at.number_input(key="steps-ascent").set_value(60)
     at.number_input(key="kept").set_value(3)
     click(at, "Optimise")
     assert "The best of each start" in [s.value for s in at.subheader]
@@ -88,7 +88,7 @@ def test_an_optimisation_names_the_best_of_each_start(world: World) -> None:
 
 def test_an_ascent_that_was_stopped_goes_on(world: World) -> None:
     at = opened("views/optimise.py")
-    at.number_input(key="steps").set_value(50_000)
+    at.number_input(key="steps-ascent").set_value(50_000)
     at.number_input(key="kept").set_value(2)
     [button] = [b for b in at.button if b.label == "Optimise"]
     button.click().run()
@@ -161,10 +161,11 @@ def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(worl
     assert library.entries()[0].tags == ("b", "nice")
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_an_optimised_entry_opens_its_page_with_its_settings(world: World, guided: bool) -> None:
+@pytest.mark.parametrize("mode", ["ascent", "guided"])
+def test_an_optimised_entry_opens_its_page_with_its_settings(world: World, mode: str) -> None:
+    guided = mode == "guided"
     settings = {
-        "direction": 1, "target": 0.0, "prior_weight": 0.5, "guided": guided, "kept": 4,
+        "direction": 1, "target": 0.0, "prior_weight": 0.5, "mode": mode, "kept": 4,
         "steps": 0 if guided else 123, "step_size": 0.0 if guided else 0.02, "seed": 9,
     }  # fmt: skip
     keep(world.split("test").crystal(0), "optimise", settings)
@@ -172,7 +173,7 @@ def test_an_optimised_entry_opens_its_page_with_its_settings(world: World, guide
     assert [t.value for t in at.title] == ["Optimise"]
     assert at.session_state["goal"] == "Maximise" and at.number_input(key="seed").value == 9
     if not guided:  # the tiny checkpoint has no flow, so guided draws are not offered
-        assert at.number_input(key="steps").value == 123
+        assert at.number_input(key="steps-ascent").value == 123
         assert at.number_input(key="pull").value == 0.5
 
 
@@ -232,7 +233,7 @@ def test_what_was_made_on_the_map_opens_there(world: World) -> None:
 def test_an_ascent_from_one_crystal_opens_with_it(world: World) -> None:
     split = world.split("test")
     settings = {
-        "direction": -1, "target": 0.0, "prior_weight": 0.0, "guided": False, "kept": 4,
+        "direction": -1, "target": 0.0, "prior_weight": 0.0, "mode": "ascent", "kept": 4,
         "steps": 50, "step_size": 0.02, "labels": ["x"],
         "where": [{"split": "test", "id": split.ids[2]}],
     }  # fmt: skip
@@ -254,7 +255,7 @@ def save(at: AppTest, page: str, chosen: list[int]) -> library.Entry:
 @pytest.mark.parametrize("many", [False, True])
 def test_an_ascent_that_is_kept_opens_as_it_was_run(world: World, many: bool) -> None:
     at = opened("views/optimise.py")
-    at.number_input(key="steps").set_value(60)
+    at.number_input(key="steps-ascent").set_value(60)
     at.number_input(key="kept").set_value(3)
     if many:
         at.session_state["begin"] = MANY
@@ -265,7 +266,7 @@ def test_an_ascent_that_is_kept_opens_as_it_was_run(world: World, many: bool) ->
     click(at, "Optimise")
     save(at, "optimise", [0])
     again = reopened()
-    assert again.number_input(key="steps").value == 60
+    assert again.number_input(key="steps-ascent").value == 60
     assert again.number_input(key="kept").value == 3
     assert again.session_state["begin"] == (MANY if many else ONE)
     if many:

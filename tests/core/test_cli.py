@@ -119,7 +119,11 @@ def test_reconstruct(trained: Path, project: Path) -> None:
     assert 0 <= manifest["match_rate"] <= 1
     assert "of 2" in said and "StructureMatcher" in said
     said = cdvae(project, "refine", "reconstructed", "--out", "refined")
-    assert "before" in said and "match" in said
+    assert "Over 4 of 4 crystals" in said and "match" in said
+    assert (project / "refined" / "reference.extxyz").is_file()
+    assert "Over 4 crystals, 2 of the reference, 2 scored for each." in cdvae(
+        project, "evaluate", "reconstruction", "refined", "--cutoffs", "perov_5"
+    )
     again = json.loads((project / "refined" / "manifest.json").read_text())
     assert [one["name"] for one in again["crystals"]] == [
         one["name"] for one in manifest["crystals"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from cdvae_core.errors import ConfigError
 from cdvae_core.model import CDVAE
 from cdvae_core.optimise import Ascent, Goal, ascend
+from cdvae_core.prior import Labelled, fit
 
 
 @pytest.fixture
@@ -82,6 +83,27 @@ def test_the_model_and_the_given_latents_stay_as_they_are(model: CDVAE) -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_in_the_flow_an_ascent_does_not_leave_the_data() -> None:
+    """Two clusters of latents: free ascent runs off, in the flow it ends at one of them."""
+    model = small_model(0)
+    centres = torch.randn(2, 16, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(4)
+    which = torch.arange(600) % 2
+    z = centres[which] + 0.05 * torch.randn(600, 16, generator=generator)
+    unknown = torch.full((600,), torch.nan)
+    data = Labelled(z, unknown, torch.full((600,), 5), torch.ones(600, 100, dtype=torch.bool))
+    *_, (_, _, flow) = fit(data, data, 5, steps=600, hidden=64)
+    begun = z[:20]
+    assert (flow.latents(flow.noise(begun)) - begun).norm(dim=1).max() < 0.1
+    free = list(ascend(model, begun, Goal(-1), steps=150, step_size=0.02, kept=1))[-1]
+    held = list(ascend(model, begun, Goal(-1), flow=flow, steps=150, step_size=0.02, kept=1))[-1]
+    far = [torch.cdist(found.z, z).min(1).values for found in (free, held)]
+    assert far[1].max() < far[0].min() / 3
+    with torch.no_grad():
+        first, last = (model.predict_property(found) for found in (begun, held.z))
+    assert last.mean() < first.mean()
 
 
 def test_impossible_requests(model: CDVAE) -> None:

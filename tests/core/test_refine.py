@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from cdvae_core import refine as refining
 from cdvae_core.crystal import Crystal
 from cdvae_core.evaluation.inputs import Broken, Crystals
+from cdvae_core.metrics.stability import Relaxed
 from cdvae_core.refine import Refined, names_of, refined, settings, symmetrised, table
 from cdvae_core.structures import to_structure
 
@@ -71,17 +73,48 @@ def test_the_table_says_before_and_after() -> None:
     before, after = (float(value) for value in rows["RMSE"])
     assert after < 1e-6 < before
     assert "energy" not in text  # nothing was asked of a potential
+    assert text.endswith("Over 4 of 4 crystals, those for which every step succeeded.")
+
+
+def test_a_crystal_that_cannot_be_refined_stays_as_it_was() -> None:
+    ideal = prototypes()["perovskite"]
+    touching = crystal([11, 11], [[0, 0, 0], [0, 0, 1e-7]], 4 * np.eye(3))
+    found = [refined(ideal, 0.1, None), refined(touching, 0.1, None)]
+    assert found[1].after is None and found[1].last is touching and "0.1 Å" in found[1].problem
+    assert table(found).endswith("Over 1 of 2 crystals, those for which every step succeeded.")
+
+
+def test_a_relaxation_comes_first_and_its_energies_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The potential is a stand-in here: `test_stability` has the real one."""
+    ideal = prototypes()["perovskite"]
+    energies = {4.1: -1.0, 3.9: -2.0}
+    monkeypatch.setattr(refining, "relax", lambda one, _: Relaxed(ideal, -2.0, 0.1))
+    monkeypatch.setattr(refining, "energy", lambda one, _: energies[round(one.lengths[0], 1)])
+    wide = Crystal(ideal.atomic_numbers, ideal.frac_coords, ideal.lattice * 4.1 / 3.9)
+    found = refined(wide, 0.1, "chgnet")
+    assert found.after is not None and round(found.after.lengths[0], 6) == 3.9
+    [row] = [line for line in table([found]).splitlines() if "energy" in line]
+    assert row.split()[-2:] == ["-1.0000", "-2.0000"]
+
+    def unknown(one: Crystal, potential: str) -> Relaxed:
+        raise KeyError(100)  # as a potential does to an element that it does not know
+
+    monkeypatch.setattr(refining, "relax", unknown)
+    failed = refined(wide, 0.1, "chgnet")
+    assert failed.last is wide and "KeyError" in failed.problem
 
 
 def test_what_is_no_crystal_keeps_its_reason() -> None:
     found = refined(Broken("it has no atoms"), 0.1, None)
-    assert found == Refined(None, None, "it has no atoms")
+    assert found == Refined(None, None, None, "it has no atoms")
     assert table([found]) == "no crystal was refined"
 
 
 def test_names_are_the_ids_where_files_can_be_called_so() -> None:
-    assert names_of(["mp-1", "b.2"]) == ["mp-1", "b.2"]
-    for ids in (["a", "a"], ["../a", "b"], ["a/b", "c"], [".a", "b"]):
+    assert names_of(["mp-1", "b.2", "c.cif"]) == ["mp-1", "b.2", "c"]
+    for ids in (["a", "a"], ["a", "A"], ["../a", "b"], ["a/b", "c"], [".a", "b"], ["a" * 200, "b"]):
         assert names_of(ids) == ["crystal-00000", "crystal-00001"]
 
 
