@@ -1,20 +1,22 @@
 """What weights of half the bytes cost: the same test crystals and noise with each precision.
 
-    python benchmarks/precision.py checkpoints/mp_20 -n 300
+    python benchmarks/precision.py runs/perov_5_small/model -n 300
 
 The weights are rounded and computed with in float32, as a checkpoint in half precision is. A match
 is counted as lost or won against the first row, crystal by crystal: the sampler is chaotic, so that
 a change of rounding alone exchanges some, and a precision is too low where it loses more than it
-wins.
+wins by more than chance, the root of their sum.
 """
 
 from __future__ import annotations
 
 import argparse
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from cdvae_core.data.cache import open_split
 from cdvae_core.decode import decode
@@ -42,6 +44,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=300, help="test crystals")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    stored = load_file(Path(arguments.checkpoint) / "model.safetensors").values()
+    if any(tensor.dtype == torch.float16 for tensor in stored):
+        parser.error(f"{arguments.checkpoint} is in half precision already: take a run's model")
     model = CDVAE.load(arguments.checkpoint)
     split = open_split(model.provenance["dataset"], "test")
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
