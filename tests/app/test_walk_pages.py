@@ -108,6 +108,26 @@ def test_an_ascent_that_was_stopped_goes_on(world: World) -> None:
     assert "The best of each start" in [s.value for s in at.subheader]
 
 
+def test_an_ascent_in_the_flow(world: World) -> None:
+    from cdvae_core.optimise import FLOW_STEPS
+    from cdvae_core.prior import FILE, FlowPrior, save_prior
+
+    save_prior(FlowPrior(16, 5, hidden=16, blocks=1), world.tiny)
+    try:
+        at = opened("views/optimise.py")
+        assert at.session_state["how"] == "Ascent in the flow"  # where there is one
+        assert at.number_input(key="steps-flow").value == FLOW_STEPS
+        at.number_input(key="steps-flow").set_value(20)
+        at.number_input(key="kept").set_value(2)
+        click(at, "Optimise")
+        _, settings = at.session_state["job-optimise"]
+        assert settings["mode"] == "flow"
+        every = tables(at)[-1]
+        assert [row["Name"].split(" from")[0] for row in every] == ["step 10", "step 20"]
+    finally:
+        (world.tiny / FILE).unlink()
+
+
 def test_guided_draws_have_a_best_in_each_series(world: World) -> None:
     from cdvae_core.prior import FILE, FlowPrior, save_prior
 
