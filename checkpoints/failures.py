@@ -56,11 +56,12 @@ def sentence(
 ) -> str:
     """What the card says beside the picture."""
     if not missed and not none:
-        return f"All {count} of `{folder.name}` come back."
+        return f"All {count:,} crystals of `{folder.name}` below come back."
     kinds = Counter(what for _, _, what in missed)
     parts = [f"{kinds[what]} {words}" for what, words in KINDS.items() if kinds[what]]
     parts += [f"{none} {NO_CRYSTAL}"] if none else []
-    return f"Of {count} in `{folder.name}`, {len(missed) + none} do not match: {', '.join(parts)}."
+    misses = f"{len(missed) + none} do not match: {', '.join(parts)}"
+    return f"Of the {count:,} crystals in `{folder.name}`, made below, {misses}."
 
 
 def draw(missed: list[tuple[Crystal, Crystal, str]], target: Path) -> None:

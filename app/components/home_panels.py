@@ -30,6 +30,7 @@ SHOWN = {
     "optimisation": ("SR5", "SR10", "SR15"),
     "stability": (),
 }  # fmt: skip
+VARIANTS = {"": "", "tries": ", the most consistent", "flow": ", in the flow", "guided": ", guided"}
 
 
 def model_line(info: CheckpointInfo) -> None:
@@ -61,20 +62,25 @@ def gallery_row(info: CheckpointInfo) -> None:
 
 def metric_panel(info: CheckpointInfo) -> None:
     """The checkpoint's figures beside the noise floor and the paper, where its reports ship."""
-    own = [one for one in reports.found()[0] if one.title == info.name]
+    own = [
+        (one, variant)
+        for one in reports.found()[0]
+        for variant in VARIANTS
+        if one.title == info.name + (f", {variant}" if variant else "")
+    ]
     if not own:
         return
     st.header("How good it is", anchor=False)
     rows: list[dict[str, str]] = []
     meanings: dict[str, str] = {}
-    for one in sorted(own, key=lambda one: list(SHOWN).index(one.report.task)):
+    for one, variant in sorted(own, key=lambda pair: list(SHOWN).index(pair[0].report.task)):
         paper = published.rows(one.report.task, one.report.meta["cutoffs"])
         beside = paper.get("CDVAE (paper)", {}) if one.report.meta["network"] in PAPER else {}
         for name in SHOWN[one.report.task]:
             if name in one.report.metrics:
                 rows.append(
                     {
-                        "Task": one.report.task.capitalize(),
+                        "Task": one.report.task.capitalize() + VARIANTS[variant],
                         "Figure": MEANINGS[name].title,
                         "Here": shown(name, one.report.metrics[name]),
                         "Noise floor": shown(name, one.report.noise_floor.get(name)),
