@@ -41,7 +41,7 @@ class Way:
 
 
 def goal_controls(info: CheckpointInfo) -> tuple[Goal, Way]:
-    """The goal, and the way there: the paper's by default."""
+    """The goal, and the way there: by default in the flow, as in the paper where there is none."""
     from cdvae_core.optimise import FLOW_STEP_SIZE, FLOW_STEPS, KEPT, STEP_SIZE, STEPS, Goal
 
     with st.container(horizontal=True, vertical_alignment="bottom"):

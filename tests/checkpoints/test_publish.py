@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from ase.io import read
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "checkpoints"))
-from examples import perovskites
-from publish import pairs
+from examples import crystal, perovskites, prototypes, small_model
+from failures import failures, kind, sentence
+from publish import check_same_weights, pairs
 
+from cdvae_core import checkpoint
 from cdvae_core.decode import Decoded, Folder, settings
 
 
@@ -39,3 +42,31 @@ def test_a_system_that_reconstructs_nothing_has_no_pictures(tmp_path: Path) -> N
     folder.reference(perovskites(2), ["a", "b"])
     folder.add([Decoded(f"test-{i}-0", None, "no volume") for i in range(2)])
     assert pairs(folder.path, []) == []
+
+
+def test_a_failure_is_of_one_kind(tmp_path: Path) -> None:
+    true = prototypes()["perovskite"]
+    sr, ti, *oxygen = true.atomic_numbers.tolist()
+    swapped = crystal([ti, sr, *oxygen], true.frac_coords, true.lattice)
+    other = crystal([sr, ti, *oxygen[:2], 9], true.frac_coords, true.lattice)
+    apart = crystal(true.atomic_numbers, true.frac_coords * [[0.2, 0.3, 0.1]], true.lattice)
+    found = [kind(one, true) for one in (swapped, other, apart)]
+    assert found == ["exchanged", "composition", "sites"]
+    folder = Folder(tmp_path / "out", settings(Path("model"), 0))
+    folder.reference([true] * 4, list("abcd"))
+    made = [true, swapped, other, None]
+    folder.add([Decoded(f"test-{i}-0", one, "" if one else "flat") for i, one in enumerate(made)])
+    count, missed, none = failures(folder.path)
+    assert (count, [what for *_, what in missed], none) == (4, ["exchanged", "composition"], 1)
+    assert "4 crystals" in (said := sentence(folder.path, count, missed, none))
+    assert "3 do not match: 1 of another composition, 1 with elements in each other" in said
+
+
+def test_what_is_kept_of_a_card_is_of_the_same_weights(tmp_path: Path) -> None:
+    checkpoint.save(small_model(0), tmp_path / "run")
+    for name, half in (("whole", False), ("half", True)):
+        checkpoint.save(small_model(0), tmp_path / name, half)
+        check_same_weights(tmp_path / "run", tmp_path / name)
+    checkpoint.save(small_model(1), tmp_path / "other", half=True)
+    with pytest.raises(SystemExit, match="other weights"):
+        check_same_weights(tmp_path / "run", tmp_path / "other")

@@ -131,13 +131,20 @@ def test_reconstruct(trained: Path, project: Path) -> None:
     assert (again["k"], again["dataset"], again["split"]) == (2, "mine", "train")
 
 
-def test_reconstruct_with_n_drawn(trained: Path, project: Path) -> None:
-    said = cdvae(
-        project, "reconstruct", str(trained), "--dataset", "mine", "--split", "train",
-        "-n", "2", "--draw-n", "--device", "cpu", "--out", "drawn",
-    )  # fmt: skip
-    assert "right N" in said
-    assert json.loads((project / "drawn" / "manifest.json").read_text())["draw_n"]
+def test_n_is_drawn_from_its_distribution_if_asked(trained: Path, project: Path) -> None:
+    """From a model that finds every N as likely, the likeliest is always one; draws are not."""
+    model = CDVAE.load(trained)
+    for weight in model.fc_num_atoms.parameters():
+        torch.nn.init.zeros_(weight)
+    model.save(project / "undecided")
+    sizes = []
+    for name, more in (("likeliest", []), ("drawn", ["--draw-n"])):
+        cdvae(
+            project, "reconstruct", "undecided", "--dataset", "mine", "--split", "train",
+            "-n", "12", "--device", "cpu", "--out", name, *more,
+        )  # fmt: skip
+        sizes.append({len(frame) for frame in read_frames(project / name / "crystals.extxyz", ":")})
+    assert len(sizes[0]) == 1 < len(sizes[1])
 
 
 def test_a_baseline_goes_the_same_way(project: Path) -> None:
