@@ -409,7 +409,8 @@ def refine(
     ],
     out: Out,
     symmetry: Annotated[
-        float, typer.Option(min=0.0, help="Å within which symmetry is found and made exact; 0: not")
+        float,
+        typer.Option(min=0.0, max=0.5, help="Å within which symmetry is found, made exact; 0: not"),
     ] = 0.1,
     potential: Annotated[
         str | None,
@@ -420,7 +421,7 @@ def refine(
     from tqdm import tqdm
 
     from cdvae_core.decode import Decoded, Folder
-    from cdvae_core.evaluation.inputs import read
+    from cdvae_core.evaluation.inputs import Broken, read
     from cdvae_core.metrics.stability import check_potential
     from cdvae_core.refine import names_of, refined, settings, table
 
@@ -429,6 +430,8 @@ def refine(
     if potential is not None:
         check_potential(potential)
     crystals = read(str(given))
+    if all(isinstance(item, Broken) for item in crystals.items):
+        raise ConfigError(f"{given} holds no crystal that can be read")
     folder = Folder(out, settings(given, crystals, symmetry, potential))
     true = crystals.true
     if true is not None and crystals.reference is not None:

@@ -149,8 +149,10 @@ def table(found: Sequence[Refined], true: Sequence[Crystal] | None = None) -> st
 def _figures(
     crystals: Sequence[Crystal], mean_energy: float, true: Sequence[Crystal] | None
 ) -> dict[str, str]:
+    operations = [_symmetry_operations(crystal) for crystal in crystals]
     found = {
-        f"in P1, within {STRICT} Å": _share([_in_p1(crystal) for crystal in crystals]),
+        f"in P1, within {STRICT} Å": _share([count == 1 for count in operations]),
+        "symmetry operations, on average": f"{sum(operations) / len(operations):.1f}",
         "structure valid": _share([_valid(crystal) for crystal in crystals]),
     }
     if math.isfinite(mean_energy):
@@ -171,9 +173,10 @@ def _valid(crystal: Crystal) -> bool:
     return structure_valid(shortest_pair(structure), float(structure.volume))
 
 
-def _in_p1(crystal: Crystal) -> bool:
+def _symmetry_operations(crystal: Crystal) -> int:
+    """Of the point group, within `STRICT`."""
     try:
         found = SpacegroupAnalyzer(to_structure(crystal), symprec=STRICT)
     except (SymmetryUndeterminedError, TypeError):  # atoms that touch: no symmetry at all
-        return True
-    return int(found.get_space_group_number()) == 1
+        return 1
+    return len(found.get_point_group_operations())

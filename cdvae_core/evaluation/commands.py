@@ -145,7 +145,10 @@ def optimisation(
         own = drawn(training, len(crystals) // starts * starts, seed)
         if len(own) == len(crystals):
             floor = scoring.optimised(judge, own, starts, thresholds, _store_of(training))
-    _finish("optimisation", crystals, true, judge, scored, floor, [whence], since, folder)
+    notes = [whence]
+    if crystals.goal not in (None, "minimise"):
+        notes.append(f"These crystals were made to {crystals.goal}; success is the lowest here.")
+    _finish("optimisation", crystals, true, judge, scored, floor, notes, since, folder)
 
 
 @evaluate_app.command()

@@ -53,6 +53,7 @@ class Crystals:
         dataset: that this is a split of, or that its reference was drawn from.
         notes: what is to be known of the data.
         starts: of an optimisation: so many crystals belong to each saved step.
+        goal: of an optimisation, in words; `minimise` is what success rates are of.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Crystals:
     dataset: str | None = None
     notes: Sequence[str] = ()
     starts: int | None = None
+    goal: str | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -159,8 +161,9 @@ def _own_output(folder: Path) -> Crystals:
     if not items:
         raise DatasetError(f"{folder} was stopped before the {tries} decodings of any crystal")
     return Crystals(
-        folder.name, ids, items, tries, true, dataset=manifest.get("dataset"), starts=starts
-    )
+        folder.name, ids, items, tries, true,
+        dataset=manifest.get("dataset"), starts=starts, goal=manifest.get("goal"),
+    )  # fmt: skip
 
 
 def _own_crystal(folder: Path, entry: dict[str, Any]) -> Crystal | Broken:

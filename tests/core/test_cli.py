@@ -20,6 +20,7 @@ from examples import perovskites, small_config, small_model
 from cdvae_core import CDVAE
 from cdvae_core.config import to_dict
 from cdvae_core.data.registry import DATASETS
+from cdvae_core.evaluation.inputs import read
 from cdvae_core.structures import read_crystals
 
 HERE = Path(__file__).parent
@@ -213,6 +214,11 @@ def test_a_prior_is_learnt_and_then_used(trained: Path, project: Path) -> None:
     assert asked["condition"]["wanted"] == [8] and asked["condition"]["prop"] == 1.5
     cdvae(project, "sample", str(trained), "-n", "2", "--prior", "gaussian",
           "--out", str(project / "plain"))  # fmt: skip
+    cdvae(project, "optimise", str(trained), "--mode", "flow", "--maximize", "-n", "2", "--steps",
+          "4", "--kept", "2", "--split", "train", "--out", str(project / "inside"))  # fmt: skip
+    inside = json.loads((project / "inside" / "manifest.json").read_text())
+    assert (inside["mode"], inside["steps"], len(inside["crystals"])) == ("flow", 4, 4)
+    assert read(str(project / "inside")).goal == "maximise"
     cdvae(project, "optimise", str(trained), "--mode", "guided", "--minimize", "-n", "2",
           "--kept", "2", "--out", str(project / "guided"))  # fmt: skip
     guided = json.loads((project / "guided" / "manifest.json").read_text())

@@ -37,7 +37,7 @@ def load_model() -> CHGNet:
     except ImportError as missing:
         raise DatasetError(
             f"CHGNet needs the package {missing.name!r}: "
-            'install it with `pip install "cdvae[build]"`'
+            'install it with `pip install "cdvae[stability]"`'
         ) from missing
     with contextlib.redirect_stdout(None):  # it announces itself
         model = CHGNet.load(model_name=MODEL_NAME, use_device="cpu", verbose=False)
