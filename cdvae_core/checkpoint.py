@@ -61,8 +61,7 @@ def state_of(model: nn.Module, half: bool) -> dict[str, torch.Tensor]:
 def write(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
     """Tensors and what they mean into a folder, both with the identity of this save."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    identity = identity_of(weights)
+    weights, identity = _plain(state), identity_of(state)
     head = {"format": FORMAT, "weights": identity, "code_version": __version__}
     write_atomically(folder / _WEIGHTS, to_bytes(weights, {"id": identity}))
     write_atomically(folder / _CONFIG, (json.dumps(head | config, indent=2) + "\n").encode())
@@ -70,8 +69,11 @@ def write(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) 
 
 def identity_of(state: dict[str, torch.Tensor]) -> str:
     """Of weights, as `config.json` has it: a hash of every tensor."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return hashlib.sha256(to_bytes(weights)).hexdigest()
+    return hashlib.sha256(to_bytes(_plain(state))).hexdigest()
+
+
+def _plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 def load(path: str | Path, device: str = "cpu") -> CDVAE:

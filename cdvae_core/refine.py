@@ -41,16 +41,20 @@ class Refined:
 
     Attributes:
         before: None where the input is no crystal.
-        after: None where a step failed; `problem` then says why.
-        last: what is left where a step failed: as far as the steps went.
+        last: as far as the steps went.
+        problem: why a step failed, empty if none did.
         energies: eV/atom before and after, by the potential; NaN without one.
     """
 
     before: Crystal | None
-    after: Crystal | None
     last: Crystal | None
     problem: str = ""
     energies: tuple[float, float] = (math.nan, math.nan)
+
+    @property
+    def after(self) -> Crystal | None:
+        """The refined crystal, None where a step failed."""
+        return None if self.problem else self.last
 
 
 def symmetrised(crystal: Crystal, tolerance: float) -> Crystal:
@@ -82,19 +86,19 @@ def refined(item: Crystal | Broken, tolerance: float, potential: str | None) -> 
         potential: of `metrics.stability.POTENTIALS`, checked to be there; None does not relax.
     """
     if isinstance(item, Broken):
-        return Refined(None, None, None, item.reason)
+        return Refined(None, None, item.reason)
     last = item
     try:
         last = last if potential is None else relax(last, potential).crystal
         last = symmetrised(last, tolerance) if tolerance else last
         if potential is None:
-            return Refined(item, last, last)
+            return Refined(item, last)
         energies = (energy(item, potential), energy(last, potential))
-        return Refined(item, last, last, "", energies)
+        return Refined(item, last, "", energies)
     except StructureError as error:
-        return Refined(item, None, last, str(error))
+        return Refined(item, last, str(error))
     except Exception as error:  # a potential meets elements that it has never seen in its own ways
-        return Refined(item, None, last, f"the potential fails: {type(error).__name__}: {error}")
+        return Refined(item, last, f"the potential fails: {type(error).__name__}: {error}")
 
 
 def settings(

@@ -108,7 +108,7 @@ def test_a_relaxation_comes_first_and_its_energies_are_shown(
 
 def test_what_is_no_crystal_keeps_its_reason() -> None:
     found = refined(Broken("it has no atoms"), 0.1, None)
-    assert found == Refined(None, None, None, "it has no atoms")
+    assert found == Refined(None, None, "it has no atoms")
     assert table([found]) == "no crystal was refined"
 
 
