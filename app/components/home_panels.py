@@ -30,7 +30,7 @@ SHOWN = {
     "optimisation": ("SR5", "SR10", "SR15"),
     "stability": (),
 }  # fmt: skip
-VARIANTS = {"": "", "tries": ", the most consistent", "flow": ", in the flow", "guided": ", guided"}
+VARIANTS = ("", ", tries", ", flow", ", guided")  # of a report's title
 
 
 def model_line(info: CheckpointInfo) -> None:
@@ -66,7 +66,7 @@ def metric_panel(info: CheckpointInfo) -> None:
         (one, variant)
         for one in reports.found()[0]
         for variant in VARIANTS
-        if one.title == info.name + (f", {variant}" if variant else "")
+        if one.title == info.name + variant
     ]
     if not own:
         return
@@ -80,7 +80,7 @@ def metric_panel(info: CheckpointInfo) -> None:
             if name in one.report.metrics:
                 rows.append(
                     {
-                        "Task": one.report.task.capitalize() + VARIANTS[variant],
+                        "Task": one.report.task.capitalize() + variant,
                         "Figure": MEANINGS[name].title,
                         "Here": shown(name, one.report.metrics[name]),
                         "Noise floor": shown(name, one.report.noise_floor.get(name)),
