@@ -36,7 +36,7 @@ COLUMNS = {
 }  # fmt: skip
 needs_chgnet = pytest.mark.skipif(
     importlib.util.find_spec("chgnet") is None,
-    reason='CHGNet is not installed: pip install "cdvae[build]"',
+    reason='CHGNet is not installed: pip install "cdvae[stability]"',
 )
 
 
@@ -307,7 +307,7 @@ def test_bad_requests_get_one_sentence(tmp_path):
 
 def test_without_chgnet_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "chgnet.model", None)
-    with pytest.raises(DatasetError, match=r"cdvae\[build\]"):
+    with pytest.raises(DatasetError, match=r"cdvae\[stability\]"):
         build.build("perov_like", tmp_path, limit=1)
 
 
