@@ -14,11 +14,11 @@ import typer
 
 from cdvae_core.config import MAX_SEED
 from cdvae_core.data.commands import data_app
-from cdvae_core.errors import CdvaeError, ConfigError
+from cdvae_core.errors import CdvaeError, ConfigError, DatasetError
 from cdvae_core.evaluation.commands import compare, evaluate_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from torch import Generator, Tensor
 
@@ -59,6 +59,7 @@ Tries = Annotated[
         min=1, help="decode each latent so often; keep the one whose own latent is nearest"
     ),
 ]
+_ON_THE_WAY = {"start", "dataset", "split", "steps", "step_size", "prior_weight"}  # of ascent
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]
 
 
@@ -374,6 +375,8 @@ def optimise(
         raise ConfigError(f"--mode {mode} needs a property and a flow: `cdvae prior {checkpoint}`")
     if mode == "guided":
         assert prior is not None
+        every = {str(parameter.name) for parameter in here.command.params}
+        _none_ignored(here, every - _ON_THE_WAY, "guided draws have no")
         folder = _folder(out, checkpoint, plan, seed, **about)
         generator = torch.Generator().manual_seed(seed)
         latents = guided(model, prior, goal, n * kept, generator)
@@ -383,8 +386,9 @@ def optimise(
         steps = usual[0] if steps is None else steps
         step_size = usual[1] if step_size is None else step_size
         z, whence = _starts(model, start, dataset, split, n, seed)
+        z = z.to(model.device)
         way = ascend(
-            model, z.to(model.device), goal,
+            model, z, goal,
             flow=prior, steps=steps, step_size=step_size, kept=kept,
         )  # fmt: skip
         about |= whence | {"prior_weight": prior_weight, "steps": steps, "step_size": step_size}
@@ -393,11 +397,12 @@ def optimise(
     folder.latents(latents, names)
     with torch.no_grad():
         predicted = model.predict_property(latents).view(kept, n)
-    typer.echo(
-        f"predicted {model.config.prop} of the latents, on average over {n} starts: first "
-        f"{predicted[0].mean():.3f}, last {predicted[-1].mean():.3f}; a guess, and too good far "
-        "from the data"
-    )
+        means = f"{predicted[-1].mean():.3f} at the last latents, average of {n}"
+        if mode == "guided":
+            means = f"{predicted.mean():.3f}, average of {n * kept} draws"
+        else:
+            means = f"{model.predict_property(z).mean():.3f} at the starts, {means}"
+    typer.echo(f"predicted {_with_unit(model)}: {means}; a guess, and too good far from the data")
     folder.settings["predicted"] = predicted.tolist()
     _run(model, latents, names, plan, seed, Given(), tries, batch_size, folder, trajectory=False)
 
@@ -497,6 +502,18 @@ def _check_property(prop: str | None, model: CDVAE | Baseline, checkpoint: Path)
         raise ConfigError(f"{checkpoint} was trained {has}, not with '{prop}'")
 
 
+def _with_unit(model: CDVAE) -> str:
+    """The checkpoint's property, as a person reads it."""
+    from cdvae_core.data.registry import dataset_spec
+
+    prop = str(model.config.prop)
+    try:
+        unit = dataset_spec(_dataset_of(model, None)).properties.get(prop, "")
+    except (ConfigError, DatasetError):  # its dataset is not on this machine
+        unit = ""
+    return f"{prop} ({unit})" if unit else prop
+
+
 def _dataset_of(model: CDVAE | Baseline, given: str | None) -> str:
     """The dataset that a person names, or the one that the checkpoint was trained on."""
     known = given or model.provenance.get("dataset")
@@ -535,11 +552,16 @@ def _baseline(here: typer.Context, checkpoint: Path, device: str, *known: str) -
     from cdvae_core.baselines.checkpoint import load, system_of
 
     model = load(checkpoint, _usable(device))
+    _none_ignored(here, known, f"{system_of(model)} has no")
+    return model
+
+
+def _none_ignored(here: typer.Context, known: Collection[str], why: str) -> None:
+    """That no option was given which would be ignored."""
     for parameter in here.command.params:
         given = here.get_parameter_source(str(parameter.name))
         if given is not None and given.name == "COMMANDLINE" and parameter.name not in known:
-            raise ConfigError(f"{system_of(model)} has no {parameter.opts[0]}: leave it out")
-    return model
+            raise ConfigError(f"{why} {parameter.opts[0]}: leave it out")
 
 
 def _keep(made: Iterator[Decoded], total: int, out: Path) -> list[Crystal | None]:

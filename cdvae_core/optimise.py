@@ -125,7 +125,9 @@ def ascend(
     if getattr(model, "fc_property", None) is None:
         raise ConfigError("this checkpoint was trained without a property: it has nothing to go by")
     if not 1 <= kept <= steps:
-        raise ConfigError(f"{kept} latents cannot be kept of {steps} steps")
+        raise ConfigError(
+            f"{kept} latents cannot be kept of {steps} steps: keep fewer, or take more"
+        )
     return _steps(model, z, goal, flow, steps, step_size, kept)
 
 
