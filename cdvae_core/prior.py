@@ -14,8 +14,10 @@ one network has the velocity with and without them; guidance g follows
     v(free) + g (v(conditioned) - v(free))        (Ho and Salimans 2022).
 
 Crystals have whole numbers of atoms, latents do not: some draws lie between two compositions and
-mean 3.6 N with 1.4 La. Those are drawn again (`draw_whole`). As crystals of few elements
-are whole more easily, each number of elements keeps the share that it has in the training data.
+mean 3.6 N with 1.4 La. And followed without conditions the flow draws rare properties too rarely,
+crystals of few elements too often. So each draw without wishes takes its property and its number of
+elements from a crystal of the training data, asks the flow for the one, and is drawn again until it
+has the other, in whole numbers (`draw_whole`).
 """
 
 from __future__ import annotations
@@ -40,9 +42,8 @@ from cdvae_core.model import CDVAE
 from cdvae_core.noise import likeliest_counts
 
 FILE = "prior.safetensors"
-FORMAT = "cdvae-prior-2"
-_STEPS = 40  # of the midpoint rule; twice as many move a draw by little, see the tests
-_STEPS_BOTH_WAYS = 20  # there and back within a hundredth of a latent's norm, see the tests
+FORMAT = "cdvae-prior-3"
+_STEPS = 20  # of the midpoint rule: twice as many move a draw by little, see the tests
 _FREQUENCIES = 16
 _BATCH = 256
 _LEFT_OUT = 0.3  # how often each condition is
@@ -50,8 +51,9 @@ _ALL_LEFT_OUT = 0.3  # how often all are, which is how most latents are drawn
 _LEARNING_RATE = 3e-3
 _LATE = 1.0  # half of the times are around sigmoid(1): which crystal it becomes is decided late
 _WHOLE = 0.15  # atoms that N c may be off a whole number, for the element that is farthest off
-_ROUNDS = 8  # of drawing again
+_ROUNDS = 16  # of drawing again
 _MOST_ELEMENTS = 20  # more count as so many
+_LABELS = 1000  # crystals whose property and number of elements draws take
 _DECAY = 0.999  # of the averaged weights
 
 
@@ -105,7 +107,7 @@ class FlowPrior(nn.Module):
     std: Tensor
     prop_mean: Tensor
     prop_std: Tensor
-    num_elements: Tensor  # share of the crystals with so many elements
+    labels: Tensor  # property (NaN where unknown) and number of elements of training crystals
 
     def __init__(self, latent_dim: int, max_atoms: int, hidden: int = 512, blocks: int = 3) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ class FlowPrior(nn.Module):
         self.register_buffer("std", torch.ones(latent_dim))
         self.register_buffer("prop_mean", torch.zeros(()))
         self.register_buffer("prop_std", torch.ones(()))
-        self.register_buffer("num_elements", torch.zeros(_MOST_ELEMENTS + 1))
+        self.register_buffer("labels", torch.full((_LABELS, 2), torch.nan))
 
     def forward(
         self,
@@ -148,21 +150,28 @@ class FlowPrior(nn.Module):
         generator: torch.Generator,
         condition: Condition | None = None,
         guidance: float = 1.0,
+        prop: Float[Tensor, " count"] | None = None,
     ) -> Float[Tensor, "count latent"]:
         """Draw latents.
 
         Args:
-            generator: on the prior's device; the same seed gives the same latents.
+            generator: on any device; the same seed gives the same latents.
             condition: what the crystals should be like.
             guidance: 1 takes the conditioned flow as it was learnt, more exaggerates it.
+            prop: the property of each, NaN to leave it free, where there is no condition.
 
         Raises:
             ConfigError: a condition that the prior was not made for.
         """
         device = self.mean.device
         shape = (count, self.sizes["latent_dim"])
-        x = torch.randn(shape, generator=generator, device=device)
-        free, asked = self._rows(Condition(), count), self._rows(condition or Condition(), count)
+        x = torch.randn(shape, generator=generator, device=generator.device).to(device)
+        free = asked = self._rows(Condition(), count)
+        if condition:
+            asked = self._rows(condition, count)
+        elif prop is not None:
+            nothing = torch.zeros(count, MAX_ATOMIC_NUMBER, device=device)
+            asked = self.conditions(prop, torch.zeros_like(prop).long(), nothing, nothing)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             time = x.new_full((count,), t)
@@ -175,15 +184,15 @@ class FlowPrior(nn.Module):
         return _follow(x, velocity, 0.0, 1.0, _STEPS) * self.std + self.mean
 
     def latents(self, noise: Float[Tensor, "crystals latent"]) -> Float[Tensor, "crystals latent"]:
-        """Where the free flow carries noise, with gradients; in fewer steps than `sample`."""
-        carried = _follow(noise, self._free_velocity(len(noise)), 0.0, 1.0, _STEPS_BOTH_WAYS)
+        """Where the free flow carries noise, with gradients."""
+        carried = _follow(noise, self._free_velocity(len(noise)), 0.0, 1.0, _STEPS)
         return carried * self.std + self.mean
 
     @torch.no_grad()
     def noise(self, z: Float[Tensor, "crystals latent"]) -> Float[Tensor, "crystals latent"]:
         """The way back: the noise that `latents` carries to z, as near as its steps allow."""
         standard = (z - self.mean) / self.std
-        return _follow(standard, self._free_velocity(len(z)), 1.0, 0.0, _STEPS_BOTH_WAYS)
+        return _follow(standard, self._free_velocity(len(z)), 1.0, 0.0, _STEPS)
 
     def _free_velocity(self, count: int) -> Callable[[Tensor, float], Tensor]:
         free = self._rows(Condition(), count)
@@ -263,8 +272,7 @@ def fit(
     model.mean.copy_(data.z.mean(0))
     # one scale for all: a latent that hardly varies says nothing, and is not to be blown up
     model.std.copy_(data.z.var(0).mean().sqrt() + 1e-6)
-    kinds = data.elements.sum(1).clamp_max(_MOST_ELEMENTS)
-    model.num_elements.copy_(kinds.bincount(minlength=_MOST_ELEMENTS + 1) / len(kinds))
+    model.labels.copy_(_labels(data))
     known = data.prop[~data.prop.isnan()]
     if len(known) > 1:
         model.prop_mean.copy_(known.mean())
@@ -288,6 +296,13 @@ def fit(
         averaged.update_parameters(model)
         if step % 100 == 0 or step == steps:
             yield step, _held_out_loss(average, held_out), average
+
+
+def _labels(data: Labelled) -> Float[Tensor, "labels 2"]:
+    """Of crystals evenly chosen from those in order of their property."""
+    kinds = data.elements.sum(1).clamp_max(_MOST_ELEMENTS)
+    every = torch.stack([data.prop, kinds.to(data.prop.dtype)], 1)[data.prop.argsort()]
+    return every[torch.linspace(0, len(every) - 1, _LABELS).round().long()]
 
 
 def _loss(model: FlowPrior, data: Labelled, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -360,26 +375,37 @@ def draw_whole(
 ) -> Float[Tensor, "count latent"]:
     """Latents from a flow that mean whole numbers of atoms, on the model's device.
 
-    So many of each number of elements as the training data have, with wishes as the flow itself
-    draws. Where too few are whole after some rounds, those that come nearest make up for them.
+    Properties and numbers of elements are those of training crystals; with wishes, those that the
+    flow draws. What is not whole after some rounds, or has other elements, comes as near as it did.
     """
-    z = flow.sample(count, generator, condition, guidance).to(model.device)
-    off, kinds = read_counts(model, z)
-    wanted = kinds if condition else flow.num_elements.multinomial(count, True, generator=generator)
-    wanted = wanted.to(z.device).bincount(minlength=_MOST_ELEMENTS + 1)
+    taken = torch.randint(len(flow.labels), (count,), generator=generator, device=generator.device)
+    prop, wanted = flow.labels[taken.to(flow.labels.device)].unbind(1)
+
+    def some(slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        asked = None if condition else prop[slots]
+        z = flow.sample(len(slots), generator, condition, guidance, asked).to(model.device)
+        return z, *read_counts(model, z)
+
+    z, off, kinds = some(torch.arange(count))
+    wanted = kinds if condition else wanted.to(z.device).long()
+    cost = _cost(off, kinds, wanted)
     for _ in range(_ROUNDS - 1):
-        if bool((kinds[off < _WHOLE].bincount(minlength=len(wanted)) >= wanted).all()):
+        unlike = cost.nonzero()[:, 0]
+        if not len(unlike):
             break
-        more = flow.sample(count, generator, condition, guidance).to(model.device)
-        more_off, more_kinds = read_counts(model, more)
-        z, off, kinds = (
-            torch.cat(pair) for pair in ((z, more), (off, more_off), (kinds, more_kinds))
-        )
-    best = (off - _WHOLE).clamp_min(0.0).argsort(stable=True)  # the whole ones as they were drawn
-    chosen = [best[kinds[best] == kind][:most] for kind, most in enumerate(wanted.tolist())]
-    kept = torch.cat(chosen)
-    left = best[~torch.isin(best, kept)][: count - len(kept)]  # where the flow draws no such kind
-    return z[torch.cat([kept, left]).sort().values]
+        times = count // len(unlike)  # the fewer are left, the oftener each is drawn
+        more, off, kinds = some(unlike.repeat(times))
+        more_cost = _cost(off, kinds, wanted[unlike].repeat(times)).view(times, -1)
+        least, which = more_cost.min(0)
+        best = more.view(times, len(unlike), -1)[which, torch.arange(len(unlike))]
+        better = least < cost[unlike]
+        z[unlike[better]], cost[unlike[better]] = best[better], least[better]
+    return z
+
+
+def _cost(off: Tensor, kinds: Tensor, wanted: Tensor) -> Tensor:
+    """0 for a draw that is whole and has the number of elements that is wanted."""
+    return (off - _WHOLE).clamp_min(0.0) + (kinds != wanted)
 
 
 def draw(

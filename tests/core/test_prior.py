@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def prior() -> FlowPrior:
     return found.eval()
 
 
-def drawn(prior: FlowPrior, condition: Condition | None = None, **more: float) -> torch.Tensor:
+def drawn(prior: FlowPrior, condition: Condition | None = None, **more: Any) -> torch.Tensor:
     return prior.sample(600, torch.Generator().manual_seed(2), condition, **more)
 
 
@@ -85,6 +86,13 @@ def test_the_property_and_the_size_are_heard(prior: FlowPrior) -> None:
     assert abs(small[:, 2].mean() - 2) < 0.5
 
 
+def test_each_draw_can_have_a_property_of_its_own(prior: FlowPrior) -> None:
+    asked = torch.tensor([5.0, 35.0, torch.nan]).repeat(200)
+    low, high, free = drawn(prior, prop=asked)[:, 1].view(-1, 3).unbind(1)
+    assert abs(low.mean() - 0.5) < 0.4 and abs(high.mean() - 3.5) < 0.4
+    assert abs(free.mean() - 2) < 0.4 and free.std() > 0.7
+
+
 def test_guidance_exaggerates(prior: FlowPrior) -> None:
     asked = Condition(prop=35.0)
     plain, strong = (drawn(prior, asked, guidance=g)[:, 1].mean() for g in (1.0, 3.0))
@@ -104,7 +112,7 @@ def test_the_same_seed_gives_the_same_latents_and_steps_suffice(
 ) -> None:
     once = drawn(prior)
     assert torch.equal(once, drawn(prior))
-    monkeypatch.setattr("cdvae_core.prior._STEPS", 80)
+    monkeypatch.setattr("cdvae_core.prior._STEPS", 40)
     assert (drawn(prior) - once).abs().mean() < 0.02
 
 
@@ -129,23 +137,30 @@ def test_draws_between_two_compositions_are_drawn_again(prior: FlowPrior) -> Non
     off, kinds = read_counts(model, plain)
     assert torch.equal(off < 0.15, plain[:, 0] > 0)
     assert torch.equal(kinds == 1, plain[:, 0] > 0)
-    found = draw_whole(model, prior, 600, torch.Generator().manual_seed(2))
+    oxides = deepcopy(prior)
+    oxides.labels[:] = torch.tensor([torch.nan, 1.0])
+    found = draw_whole(model, oxides, 600, torch.Generator().manual_seed(2))
     assert found.shape == plain.shape and (found[:, 0] > 0).all()
-    assert torch.equal(found[:200], plain[plain[:, 0] > 0][:200])
     none = Condition(unwanted=(OXYGEN,))
     assert draw_whole(model, prior, 50, torch.Generator().manual_seed(2), none, 2.0).shape[0] == 50
 
 
-def test_numbers_of_elements_keep_their_shares(prior: FlowPrior) -> None:
+def test_draws_are_labelled_as_the_data_are(prior: FlowPrior) -> None:
     """Half of what the flow draws has two elements; of the training data it is nine of ten."""
+    data = made(4000, 0)
+    share = torch.linspace(0, 1, len(prior.labels))
+    torch.testing.assert_close(prior.labels[:, 0], data.prop.quantile(share), atol=0.1, rtol=0)
+    assert (prior.labels[:, 1] == 1).all()  # an oxide or an iron crystal, never both
     model, asked = reads(iron=2.0), deepcopy(prior)
-    asked.num_elements[:3] = torch.tensor([0.0, 0.1, 0.9])
+    asked.labels[:] = torch.tensor([10.0, 2.0])
+    asked.labels[::10] = torch.tensor([30.0, 1.0])
     found = draw_whole(model, asked, 1000, torch.Generator().manual_seed(2))
-    assert abs(float((found[:, 0] < 0).float().mean()) - 0.9) < 0.05
-    asked.num_elements[:3] = torch.tensor([0.0, 0.0, 1.0])
+    many = found[:, 0] < 0
+    assert abs(float(many.float().mean()) - 0.9) < 0.05
+    assert abs(found[many, 1].mean() - 1) < 0.3 and abs(found[~many, 1].mean() - 3) < 0.3
     wish = Condition(wanted=(OXYGEN,))
     heard = draw_whole(model, asked, 200, torch.Generator().manual_seed(2), wish)
-    assert (heard[:, 0] > 0).all()  # a wish stands above the shares
+    assert (heard[:, 0] > 0).all()  # a wish stands above the labels
 
 
 def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> None:
@@ -162,8 +177,8 @@ def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> N
 def test_a_prior_of_another_version_is_not_read(prior: FlowPrior, tmp_path: Path) -> None:
     save_prior(prior, tmp_path)
     written, head = (tmp_path / FILE).read_bytes(), b'"format":"cdvae-prior-'
-    assert head + b"2" in written
-    (tmp_path / FILE).write_bytes(written.replace(head + b"2", head + b"1"))
+    assert head + b"3" in written
+    (tmp_path / FILE).write_bytes(written.replace(head + b"3", head + b"1"))
     with pytest.raises(CheckpointError, match=r"is of another version: run `cdvae prior` again$"):
         load_prior(tmp_path)
 
