@@ -3,16 +3,19 @@
     python benchmarks/recipes.py perov_5_small --minutes 2 --seeds 2 \\
         "losses.composition=1 recipe.learning_rate=0.001" "losses.composition=10" "optimiser=adamw"
 
-Each quoted argument is one variant, a set of overrides of the experiment. Three words are of this
+Each quoted argument is one variant, a set of overrides of the experiment. Some words are of this
 script: `optimiser=adamw` trains without Muon, `kl=rises` lets the weight of the divergence grow
 from zero over the first half, `rate=constant` leaves the learning rate where it is after the
-warm-up. Variants of one batch size and latent see the same crystals and the same noise; else the
-learning rate rises over the first 3 % of the time and falls to zero over the rest. The averaged
-weights are judged. For the first crystals of the validation split, the table says how often mu
-knows the composition to the atom, how far off the lengths are, for coordinates displaced by sigma
-and types of which half are drawn anew the coordinate loss and the share of right types, and how
-many of them are reconstructed from mu with the fast schedule, how exactly, and how many come back
-without two atoms in one place.
+warm-up. Those of `denoising.py` change the noise and the targets: `levels=tied` draws one level for
+coordinates and types, as Eq. 2 has it, `levels=strong`, `weak` and `middle` prefer such noise of
+the coordinates, `types=published` divides the types' term by sigma_a also below 1,
+`target=averaged` and `target=alike` average over which atom was which. Variants of one batch size
+and latent see the same crystals and the same noise; else the learning rate rises over the first 3 %
+of the time and falls to zero over the rest. The averaged weights are judged. For the first crystals
+of the validation split, the table says how often mu knows the composition to the atom, how far off
+the lengths are, for coordinates displaced by sigma and types of which half are drawn anew the
+coordinate loss and the share of right types, and how many of them are reconstructed from mu with
+the fast schedule, how exactly, and how many come back without two atoms in one place.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from denoising import VARIANTS, variant
 from torch.optim.swa_utils import AveragedModel
 
 from cdvae_core.data.cache import CachedSplit, LabelledBatch, open_split
@@ -49,9 +53,7 @@ from cdvae_core.trainer import moving_average
 
 SIGMAS = (0.5, 0.1, 0.03, 0.01)
 VALIDATION_CRYSTALS = 300
-
-
-OWN = ("optimiser=adamw", "kl=rises", "rate=constant")
+OWN = ("optimiser=adamw", "kl=rises", "rate=constant", *VARIANTS)
 
 
 def optimiser_of(model: CDVAE, adamw: bool, learning_rate: float) -> torch.optim.Optimizer:
@@ -160,21 +162,22 @@ def main() -> None:
     torch.set_num_threads(1)
     heads = "".join(f"  {s:>5} Å types" for s in SIGMAS)
     print(f"seed steps composed lengths{heads}   match    rmse  sound  variant")
-    for variant in arguments.variants:
-        words = variant.split()
+    for quoted in arguments.variants:
+        words = quoted.split()
         overrides = [word for word in words if word not in OWN]
         for seed in range(arguments.seeds):
             experiment = read(arguments.experiment, [*overrides, f"recipe.seed={seed}"])
             if not isinstance(experiment, Experiment):
                 parser.error(f"{arguments.experiment} is not a CDVAE")
             row = judged(experiment, 60 * arguments.minutes, [w for w in words if w in OWN])
-            print(f"{seed:4} {row}  {variant}", flush=True)
+            print(f"{seed:4} {row}  {quoted}", flush=True)
 
 
 def judged(experiment: Experiment, seconds: float, own: Sequence[str]) -> str:
     """One training, and its row of the table."""
     train, val = (open_split(experiment.dataset, split) for split in ("train", "val"))
-    model, steps = fit(experiment, train, seconds, own)
+    with variant(own):
+        model, steps = fit(experiment, train, seconds, own)
     count = min(VALIDATION_CRYSTALS, len(val))
     batch = val.batch(range(count), experiment.model.prop)
     hits, off = aggregates(model, batch)

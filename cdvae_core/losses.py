@@ -117,9 +117,7 @@ def _denoising(
 ) -> tuple[Tensor, Tensor]:
     """The two terms of Eq. 2 at one random level each."""
     config, device = model.config.noise, crystals.num_atoms.device
-    level = torch.randint(
-        config.levels, (2, crystals.num_crystals), generator=generator, device=device
-    )
+    level = _levels(config.levels, crystals.num_crystals, generator)
     sigma_x = coordinate_sigmas(config).to(device)[level[0]].to(crystals.frac_coords.dtype)
     sigma_a = type_sigmas(config).to(device)[level[1]]
     noised = crystals
@@ -136,13 +134,29 @@ def _denoising(
         moved = shuffle_types(crystals, sigma_a, generator)
         numbers = torch.where(others[crystals.crystal_of_atom], moved, numbers)
     score = model.score(z, noised.replace(frac_coords=frac, atomic_numbers=numbers))
-    target = without_drift(score_target(crystals, frac, sigma_x), crystals)
-    error = (score.vectors - target).square().sum(-1) / 2
-    surprise = functional.cross_entropy(
-        score.types.float(), crystals.atomic_numbers - 1, reduction="none"
-    )
-    surprise = surprise / sigma_a.clamp_min(1.0)[crystals.crystal_of_atom]
+    noisy = crystals.replace(frac_coords=frac, atomic_numbers=numbers)
+    vectors, types = _targets(crystals, noisy, sigma_x, sigma_a)
+    error = (score.vectors - without_drift(vectors, crystals)).square().sum(-1) / 2
+    surprise = functional.cross_entropy(score.types.float(), types, reduction="none")
+    surprise = surprise * _type_weight(sigma_a)[crystals.crystal_of_atom]
     return _mean_over_crystals(error, crystals), _mean_over_crystals(surprise, crystals)
+
+
+def _levels(levels: int, count: int, generator: torch.Generator) -> Tensor:
+    """`[2, count]`: the level of the coordinates and that of the types of each crystal."""
+    return torch.randint(levels, (2, count), generator=generator, device=generator.device)
+
+
+def _targets(
+    crystals: CrystalBatch, noisy: CrystalBatch, sigma_x: Tensor, sigma_a: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is to be told from noisy crystals, in the lattice of the clean ones: the way back, in
+    units of sigma_x, and the places of the types in the network's output."""
+    return score_target(crystals, noisy.frac_coords, sigma_x), crystals.atomic_numbers - 1
+
+
+def _type_weight(sigma_a: Tensor) -> Tensor:
+    return 1 / sigma_a.clamp_min(1.0)
 
 
 def _mean_over_crystals(per_atom: Tensor, crystals: CrystalBatch) -> Tensor:
