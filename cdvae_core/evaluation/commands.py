@@ -82,6 +82,10 @@ def generation(
     given: Input,
     reference: Reference,
     cutoffs: CutoffsName = None,
+    of: Annotated[
+        int | None,
+        typer.Option("--of", min=1, help="crystals drawn from the reference [all: can take hours]"),
+    ] = None,
     out: Out = None,
     seed: Seed = 0,
     jobs: Jobs = 2,
@@ -94,7 +98,8 @@ def generation(
     from cdvae_core.evaluation.noise_floor import drawn, training_of
 
     since = time.monotonic()
-    crystals, true = read(given), read(reference)
+    crystals, every = read(given), read(reference)
+    true = every if of is None else drawn(every, of, seed)
     judge = _judge(_crew(jobs, timeout, scheduler), cutoffs, reference, seed)
     folder = _folder(out, given)
     stores = _stores(folder, true)
@@ -104,7 +109,9 @@ def generation(
     if training is not None:
         own = drawn(training, len(crystals), seed)
         floor = scoring.generation(judge, own, true, (_store_of(training), stores[1]))
-    _finish("generation", crystals, true, judge, scored, floor, [], since, folder)
+    some = f"The reference is {len(true):,} of the {len(every):,} crystals of {every.name}, drawn."
+    notes = [some] if len(true) < len(every) else []
+    _finish("generation", crystals, true, judge, scored, floor, notes, since, folder)
 
 
 @evaluate_app.command()

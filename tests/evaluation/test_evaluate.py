@@ -83,6 +83,11 @@ def test_a_generation_against_a_file_and_a_comparison(tmp_path: Path) -> None:
     assert report["metrics"]["metre"] == 0.5 and report["noise_floor"] == {}
     assert report["metrics"]["wdist_prop"] > 0 and report["meta"]["network"] == "perov_5"
     assert report["metrics"].keys() <= MEANINGS.keys()
+    cdvae("evaluate", "generation", given, "--reference", reference, "--cutoffs", "perov_5",
+          "--of", "1", "--out", tmp_path / "part")  # fmt: skip
+    part = json.loads((tmp_path / "part" / "report.json").read_text())
+    assert part["counts"]["reference"] == 1
+    assert any("1 of the 2 crystals" in note for note in part["notes"])
     said = cdvae("compare", out / "report.json", out, "--paper", "--out", tmp_path / "both").stdout
     assert "CDVAE (paper)" in said and "98.59 %" in said and "10,000" in said
     assert "<svg" in (tmp_path / "both" / "compare.html").read_text()
