@@ -59,6 +59,7 @@ Tries = Annotated[
         min=1, help="decode each latent so often; keep the one whose own latent is nearest"
     ),
 ]
+_UNHEARD_OF = 4.0  # standard deviations
 _ON_THE_WAY = {"start", "dataset", "split", "steps", "step_size", "prior_weight"}  # of ascent
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]
 
@@ -364,6 +365,14 @@ def optimise(
     model, plan = _load(checkpoint, schedule, device, compiled)
     _check_property(prop, model, checkpoint)
     goal = Goal(maximize - minimize, target or 0.0, prior_weight)
+    if target is not None and model.config.prop is not None:
+        far = float(model.scalers.standard_prop(torch.tensor([target])))
+        if abs(far) > _UNHEARD_OF:
+            typer.echo(
+                f"--target {target:g} is {abs(far):.0f} standard deviations from the mean of the "
+                "training data: F is a guess there, and no crystal may have it",
+                err=True,
+            )
     about: dict[str, object] = {
         "task": "optimise", "mode": mode, "goal": str(goal), "property": model.config.prop,
         "starts": n, "tries": tries,
