@@ -84,7 +84,7 @@ def generation(
     cutoffs: CutoffsName = None,
     of: Annotated[
         int | None,
-        typer.Option("--of", min=1, help="crystals drawn from the reference [all: can take hours]"),
+        typer.Option("--of", min=1, help="crystals drawn from the reference [all]"),
     ] = None,
     out: Out = None,
     seed: Seed = 0,
