@@ -128,7 +128,10 @@ def sample(
         int | None, typer.Option(help="atoms in each, instead of the predicted N")
     ] = None,
     prop: Annotated[
-        float | None, typer.Option("--property", help="flow: near this value of the property")
+        str | None,
+        typer.Option(
+            "--property", metavar="VALUE|LOW,HIGH", help="flow: near a value, or within a range"
+        ),
     ] = None,
     wanted: Annotated[str, typer.Option(help="flow: elements that should be there, as Ti,O")] = "",
     unwanted: Annotated[str, typer.Option(help="flow: elements that should not be")] = "",
@@ -164,7 +167,8 @@ def sample(
             raise ConfigError("--trajectory keeps steps on this machine: leave out --scheduler")
         connect(scheduler).close()  # whether anybody answers, before a folder is made
     model, plan = _load(checkpoint, schedule, device, compiled)
-    wishes = Condition(prop, num_atoms, atomic_numbers_of(wanted), atomic_numbers_of(unwanted))
+    elements = (atomic_numbers_of(wanted), atomic_numbers_of(unwanted))
+    wishes = Condition(None if prop is None else _range(prop), num_atoms, *elements)
     _check_atoms(num_atoms, model)
     z, name = draw(model, checkpoint, n, seed, prior, wishes, guidance)
     given = Given(None if num_atoms is None else torch.full((n,), num_atoms))
@@ -509,6 +513,17 @@ def _check_property(prop: str | None, model: CDVAE | Baseline, checkpoint: Path)
     if prop not in (None, known):
         has = f"with '{known}'" if known else "without a property"
         raise ConfigError(f"{checkpoint} was trained {has}, not with '{prop}'")
+
+
+def _range(text: str) -> tuple[float, float]:
+    """A value, or two of which the first is not the larger."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2) or not values[0] <= values[-1]:
+        raise ConfigError(f"--property is '{text}', but must be a number, or LOW,HIGH")
+    return values[0], values[-1]
 
 
 def _with_unit(model: CDVAE) -> str:

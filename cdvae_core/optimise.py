@@ -177,5 +177,6 @@ def guided(
     training data: that far the flow has still seen examples.
     """
     far = float(prior.prop_mean) + goal.direction * _FAR * float(prior.prop_std)
-    wanted = Condition(prop=far if goal.direction else goal.target)
+    value = far if goal.direction else goal.target
+    wanted = Condition(prop=(value, value))
     return draw_whole(model, prior, count, generator, wanted, GUIDANCE)

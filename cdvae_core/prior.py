@@ -62,12 +62,12 @@ class Condition:
     """What drawn crystals should be like; what is left out is free.
 
     Attributes:
-        prop: the checkpoint's property, in its unit.
+        prop: least and most of the checkpoint's property, in its unit; may be equal.
         num_atoms: N.
         wanted, unwanted: atomic numbers that must, or must not, be there.
     """
 
-    prop: float | None = None
+    prop: tuple[float, float] | None = None
     num_atoms: int | None = None
     wanted: tuple[int, ...] = ()
     unwanted: tuple[int, ...] = ()
@@ -156,7 +156,8 @@ class FlowPrior(nn.Module):
 
         Args:
             generator: on any device; the same seed gives the same latents.
-            condition: what the crystals should be like.
+            condition: what the crystals should be like. Within a range, properties are as frequent
+                as in the training data, evenly spread where these have none.
             guidance: 1 takes the conditioned flow as it was learnt, more exaggerates it.
             prop: the property of each, NaN to leave it free, where there is no condition.
 
@@ -166,12 +167,10 @@ class FlowPrior(nn.Module):
         device = self.mean.device
         shape = (count, self.sizes["latent_dim"])
         x = torch.randn(shape, generator=generator, device=generator.device).to(device)
-        free = asked = self._rows(Condition(), count)
-        if condition:
-            asked = self._rows(condition, count)
-        elif prop is not None:
-            nothing = torch.zeros(count, MAX_ATOMIC_NUMBER, device=device)
-            asked = self.conditions(prop, torch.zeros_like(prop).long(), nothing, nothing)
+        free = self._rows(Condition(), count)
+        if condition and condition.prop is not None:
+            prop = self._properties(*condition.prop, count, generator)
+        asked = self._rows(condition or Condition(), count, prop)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             time = x.new_full((count,), t)
@@ -198,10 +197,21 @@ class FlowPrior(nn.Module):
         free = self._rows(Condition(), count)
         return lambda x, t: self(x, x.new_full((count,), t), free)
 
-    def _rows(self, condition: Condition, count: int) -> Float[Tensor, "count conditions"]:
-        return self._encode(condition).to(self.mean.device).expand(count, -1)
+    def _properties(
+        self, low: float, high: float, count: int, generator: torch.Generator
+    ) -> Float[Tensor, " count"]:
+        """Drawn from a range."""
+        known = self.labels[:, 0]
+        inside = known[(known >= low) & (known <= high)]
+        place = torch.rand(count, generator=generator, device=generator.device).to(known.device)
+        if len(inside):
+            return inside[(place * len(inside)).long()]
+        return low + (high - low) * place
 
-    def _encode(self, condition: Condition) -> Float[Tensor, "1 conditions"]:
+    def _rows(
+        self, condition: Condition, count: int, prop: Float[Tensor, " count"] | None = None
+    ) -> Float[Tensor, "count conditions"]:
+        """Input of the network; the property is another one for each."""
         for number in condition.wanted + condition.unwanted:
             if not 1 <= number <= MAX_ATOMIC_NUMBER:
                 raise ConfigError(f"atomic number {number} is not from 1 to {MAX_ATOMIC_NUMBER}")
@@ -209,12 +219,13 @@ class FlowPrior(nn.Module):
         if condition.num_atoms is not None and not 1 <= condition.num_atoms <= most:
             asked = condition.num_atoms
             raise ConfigError(f"num_atoms {asked} is not from 1 to the prior's {most}")
-        prop = torch.tensor([torch.nan if condition.prop is None else condition.prop])
-        size = torch.tensor([condition.num_atoms or 0])
-        elements = torch.zeros(2, 1, MAX_ATOMIC_NUMBER)
+        device = self.mean.device
+        prop = torch.full((count,), torch.nan) if prop is None else prop
+        size = torch.tensor([condition.num_atoms or 0], device=device).expand(count)
+        elements = torch.zeros(2, 1, MAX_ATOMIC_NUMBER, device=device)
         for row, numbers in enumerate((condition.wanted, condition.unwanted)):
             elements[row, 0, [n - 1 for n in numbers]] = 1
-        return self.conditions(prop, size, *elements)
+        return self.conditions(prop.to(device), size, *elements.expand(-1, count, -1))
 
     def conditions(
         self,

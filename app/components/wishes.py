@@ -42,11 +42,17 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
             return prior, Condition(num_atoms=atoms), 1.0
         prop, training = None, cache.training(info.dataset)
         if info.prop:
-            prop = st.number_input(
+            low = st.number_input(
                 prop_title(info), None, None, None, key=f"wish-{info.name}",
                 width=260, placeholder="any", persist_state="session",
                 help=_range(training.properties.get(info.prop)) if training else None,
             )  # fmt: skip
+            high = st.number_input(
+                "up to", None, None, None, key=f"wish-high-{info.name}", width=130,
+                placeholder="the same", persist_state="session", disabled=low is None,
+            )  # fmt: skip
+            if low is not None:
+                prop = (low, low) if high is None else (min(low, high), max(low, high))
         guidance = st.slider(
             "How strongly to follow", 1.0, 4.0, 1.5, 0.5, key="guidance", width=200,
             persist_state="session",
@@ -81,7 +87,8 @@ def restore_wishes(info: CheckpointInfo, settings: dict[str, Any]) -> None:
     if info.has_flow:
         state[_prior_key(info)] = settings["prior"]
     state[f"atoms-{info.name}"] = wishes["num_atoms"]
-    state[f"wish-{info.name}"] = wishes["prop"]
+    low, *_, high = [None, None] if wishes["prop"] is None else wishes["prop"]
+    state[f"wish-{info.name}"], state[f"wish-high-{info.name}"] = low, high
     state["wish-elements-chosen"] = {
         kind: [SYMBOLS[z] for z in wishes[kind]] for kind in ("wanted", "unwanted")
     }

@@ -304,6 +304,25 @@ def test_wishes_that_are_kept_come_back(world: World) -> None:
     assert reopened().number_input(key="atoms-tiny").value == 4
 
 
+def test_a_range_that_was_wished_for_comes_back(world: World) -> None:
+    from cdvae_core.prior import FILE, FlowPrior, save_prior
+
+    save_prior(FlowPrior(16, 5, hidden=16, blocks=1), world.tiny)
+    try:
+        at = opened("views/generate.py")
+        assert at.number_input(key="wish-high-tiny").disabled
+        settled(at.number_input(key="wish-tiny").set_value(2.0).run())
+        at.number_input(key="wish-high-tiny").set_value(-1.0)
+        at.number_input(key="count").set_value(2)
+        click(at, "Generate")
+        save(at, "generate", [0])
+        again = reopened()
+        assert again.number_input(key="wish-tiny").value == -1.0
+        assert again.number_input(key="wish-high-tiny").value == 2.0
+    finally:
+        (world.tiny / FILE).unlink()
+
+
 def test_a_reconstruction_that_is_kept_opens_on_its_split(world: World) -> None:
     at = opened("views/latent_map.py")
     at.session_state[f"splits-{world.dataset}"] = ["val"]

@@ -213,7 +213,7 @@ def test_a_prior_is_learnt_and_then_used(trained: Path, project: Path) -> None:
     cdvae(project, "sample", str(trained), "-n", "2", "--wanted", "O", "--property", "1.5",
           "--out", str(project / "asked"))  # fmt: skip
     asked = json.loads((project / "asked" / "manifest.json").read_text())
-    assert asked["condition"]["wanted"] == [8] and asked["condition"]["prop"] == 1.5
+    assert asked["condition"]["wanted"] == [8] and asked["condition"]["prop"] == [1.5, 1.5]
     cdvae(project, "sample", str(trained), "-n", "2", "--prior", "gaussian",
           "--out", str(project / "plain"))  # fmt: skip
     cdvae(project, "optimise", str(trained), "--mode", "flow", "--maximize", "-n", "2", "--steps",

@@ -79,7 +79,7 @@ def test_elements_are_heard(prior: FlowPrior, condition: Condition, sign: int) -
 
 
 def test_the_property_and_the_size_are_heard(prior: FlowPrior) -> None:
-    high = drawn(prior, Condition(prop=35.0))
+    high = drawn(prior, Condition(prop=(35.0, 35.0)))
     assert abs(high[:, 1].mean() - 3.5) < 0.4
     assert high[:, 1].std() < 0.6
     small = drawn(prior, Condition(num_atoms=2))
@@ -93,8 +93,17 @@ def test_each_draw_can_have_a_property_of_its_own(prior: FlowPrior) -> None:
     assert abs(free.mean() - 2) < 0.4 and free.std() > 0.7
 
 
+def test_a_range_of_the_property_is_filled_as_the_data_fill_it(prior: FlowPrior) -> None:
+    found = drawn(prior, Condition(prop=(15.0, 40.0)))[:, 1]
+    true = made(4000, 0).z[:, 1]
+    inside = true[(true > 1.5) & (true < 4.0)]
+    assert abs(found.mean() - inside.mean()) < 0.2 and abs(found.std() - inside.std()) < 0.2
+    asked = prior._properties(100.0, 200.0, 500, torch.Generator().manual_seed(0))
+    assert asked.min() > 100 and asked.max() < 200 and abs(asked.mean() - 150) < 5  # none there
+
+
 def test_guidance_exaggerates(prior: FlowPrior) -> None:
-    asked = Condition(prop=35.0)
+    asked = Condition(prop=(35.0, 35.0))
     plain, strong = (drawn(prior, asked, guidance=g)[:, 1].mean() for g in (1.0, 3.0))
     assert strong > plain
 
