@@ -202,6 +202,8 @@ class FlowPrior(nn.Module):
     ) -> Float[Tensor, " count"]:
         """Drawn from a range."""
         known = self.labels[:, 0]
+        if low == high:
+            return known.new_full((count,), low)
         inside = known[(known >= low) & (known <= high)]
         place = torch.rand(count, generator=generator, device=generator.device).to(known.device)
         if len(inside):
