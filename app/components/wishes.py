@@ -42,15 +42,16 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
             return prior, Condition(num_atoms=atoms), 1.0
         prop, training = None, cache.training(info.dataset)
         if info.prop:
-            low = st.number_input(
-                prop_title(info), None, None, None, key=f"wish-{info.name}",
-                width=260, placeholder="any", persist_state="session",
-                help=_range(training.properties.get(info.prop)) if training else None,
-            )  # fmt: skip
-            high = st.number_input(
-                "up to", None, None, None, key=f"wish-high-{info.name}", width=130,
-                placeholder="the same", persist_state="session", disabled=low is None,
-            )  # fmt: skip
+            with st.container(horizontal=True, width="content"):
+                low = st.number_input(
+                    prop_title(info), None, None, None, key=f"wish-{info.name}",
+                    width=250, placeholder="any", persist_state="session",
+                    help=_range(training.properties.get(info.prop)) if training else None,
+                )  # fmt: skip
+                high = st.number_input(
+                    "up to", None, None, None, key=f"wish-high-{info.name}", width=150,
+                    placeholder="same", persist_state="session", disabled=low is None,
+                )  # fmt: skip
             if low is not None:
                 prop = (low, low) if high is None else (min(low, high), max(low, high))
         guidance = st.slider(
