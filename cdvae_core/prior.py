@@ -35,6 +35,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from cdvae_core.checkpoint import state_of
 from cdvae_core.crystal import MAX_ATOMIC_NUMBER
 from cdvae_core.errors import CheckpointError, ConfigError
 from cdvae_core.files import write_atomically
@@ -454,8 +455,12 @@ def draw(
 
 
 def save_prior(prior: FlowPrior, folder: Path) -> None:
-    """Into a checkpoint's folder, atomically; in half precision, which moves a draw by little."""
-    state = {name: value.half().contiguous() for name, value in prior.state_dict().items()}
+    """Into a checkpoint's folder, atomically.
+
+    Weights in half precision, which moves a draw by little; scales and labels as they are: energies
+    of -154 eV would lose what tells them apart.
+    """
+    state = {name: value.contiguous() for name, value in state_of(prior, half=True).items()}
     content = save(state, {"format": FORMAT, "sizes": json.dumps(prior.sizes)})
     write_atomically(folder / FILE, content)
 

@@ -183,6 +183,16 @@ def test_it_is_kept_beside_the_checkpoint(prior: FlowPrior, tmp_path: Path) -> N
         load_prior(tmp_path)
 
 
+def test_a_property_far_from_zero_is_kept_exactly(prior: FlowPrior, tmp_path: Path) -> None:
+    cold = deepcopy(prior)
+    cold.labels[:, 0] = -154.0 - 0.001 * torch.arange(len(cold.labels))
+    cold.prop_mean.fill_(-154.321)
+    save_prior(cold, tmp_path)
+    again = load_prior(tmp_path)
+    assert again is not None
+    assert torch.equal(again.labels, cold.labels) and again.prop_mean == cold.prop_mean
+
+
 def test_a_prior_of_another_version_is_not_read(prior: FlowPrior, tmp_path: Path) -> None:
     save_prior(prior, tmp_path)
     written, head = (tmp_path / FILE).read_bytes(), b'"format":"cdvae-prior-'
