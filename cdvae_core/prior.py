@@ -17,7 +17,8 @@ Crystals have whole numbers of atoms, latents do not: some draws lie between two
 mean 3.6 N with 1.4 La. And followed without conditions the flow draws rare properties too rarely,
 crystals of few elements too often. So each draw without wishes takes its property and its number of
 elements from a crystal of the training data, asks the flow for the one, and is drawn again until it
-has the other, in whole numbers (`draw_whole`).
+has the other, in whole numbers (`draw_whole`). The crystals of one sample are taken evenly, so that
+even a small one has all kinds: its draws are not independent of each other.
 """
 
 from __future__ import annotations
@@ -313,10 +314,12 @@ def fit(
 
 
 def _labels(data: Labelled) -> Float[Tensor, "labels 2"]:
-    """Of crystals evenly chosen from those in order of their property."""
+    """Of crystals evenly chosen from all, in order of the number of elements, then the property."""
     kinds = data.elements.sum(1).clamp_max(_MOST_ELEMENTS)
-    every = torch.stack([data.prop, kinds.to(data.prop.dtype)], 1)[data.prop.argsort()]
-    return every[torch.linspace(0, len(every) - 1, _LABELS).round().long()]
+    order = data.prop.argsort()
+    order = order[kinds[order].argsort(stable=True)]
+    chosen = order[torch.linspace(0, len(order) - 1, _LABELS).round().long()]
+    return torch.stack([data.prop[chosen], kinds[chosen].to(data.prop.dtype)], 1)
 
 
 def _loss(model: FlowPrior, data: Labelled, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -392,8 +395,7 @@ def draw_whole(
     Properties and numbers of elements are those of training crystals; with wishes, those that the
     flow draws. What is not whole after some rounds, or has other elements, comes as near as it did.
     """
-    taken = torch.randint(len(flow.labels), (count,), generator=generator, device=generator.device)
-    prop, wanted = flow.labels[taken.to(flow.labels.device)].unbind(1)
+    prop, wanted = flow.labels[_evenly(count, generator).to(flow.labels.device)].unbind(1)
 
     def some(slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         asked = None if condition else prop[slots]
@@ -415,6 +417,15 @@ def draw_whole(
         better = least < cost[unlike]
         z[unlike[better]], cost[unlike[better]] = best[better], least[better]
     return z
+
+
+def _evenly(count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+    """Places of labels with the same distance between them, from anywhere on, in random order."""
+    device = generator.device
+    start = torch.rand((), generator=generator, device=device)
+    place = (torch.arange(count, device=device) + start) * (_LABELS / count)
+    order = torch.randperm(count, generator=generator, device=device)
+    return place.long().clamp_max(_LABELS - 1)[order]
 
 
 def _cost(off: Tensor, kinds: Tensor, wanted: Tensor) -> Tensor:

@@ -162,10 +162,10 @@ def test_draws_are_labelled_as_the_data_are(prior: FlowPrior) -> None:
     assert (prior.labels[:, 1] == 1).all()  # an oxide or an iron crystal, never both
     model, asked = reads(iron=2.0), deepcopy(prior)
     asked.labels[:] = torch.tensor([10.0, 2.0])
-    asked.labels[::10] = torch.tensor([30.0, 1.0])
+    asked.labels[:100] = torch.tensor([30.0, 1.0])
     found = draw_whole(model, asked, 1000, torch.Generator().manual_seed(2))
     many = found[:, 0] < 0
-    assert abs(float(many.float().mean()) - 0.9) < 0.05
+    assert abs(float(many.float().mean()) - 0.9) < 0.01  # taken evenly
     assert abs(found[many, 1].mean() - 1) < 0.3 and abs(found[~many, 1].mean() - 3) < 0.3
     wish = Condition(wanted=(OXYGEN,))
     heard = draw_whole(model, asked, 200, torch.Generator().manual_seed(2), wish)
