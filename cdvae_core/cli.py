@@ -59,9 +59,10 @@ Tries = Annotated[
         min=1, help="decode each latent so often; keep the one whose own latent is nearest"
     ),
 ]
-_UNHEARD_OF = 4.0  # standard deviations
-_ON_THE_WAY = {"start", "dataset", "split", "steps", "step_size", "prior_weight"}  # of ascent
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]
+
+_FAR = 4.0  # standard deviations from the mean: few crystals have such a property
+_OF_ASCENT = {"start", "dataset", "split", "steps", "step_size", "prior_weight"}
 
 
 @app.command()
@@ -130,7 +131,9 @@ def sample(
     prop: Annotated[
         str | None,
         typer.Option(
-            "--property", metavar="VALUE|LOW,HIGH", help="flow: near a value, or within a range"
+            "--property",
+            metavar="VALUE|LOW,HIGH",
+            help="flow: near a value, or spread over a range; a wish, no guarantee",
         ),
     ] = None,
     wanted: Annotated[str, typer.Option(help="flow: elements that should be there, as Ti,O")] = "",
@@ -371,10 +374,10 @@ def optimise(
     goal = Goal(maximize - minimize, target or 0.0, prior_weight)
     if target is not None and model.config.prop is not None:
         far = float(model.scalers.standard_prop(torch.tensor([target])))
-        if abs(far) > _UNHEARD_OF:
+        if abs(far) > _FAR:
             typer.echo(
                 f"--target {target:g} is {abs(far):.0f} standard deviations from the mean of the "
-                "training data: F is a guess there, and no crystal may have it",
+                "training data: the prediction is a guess there, and perhaps no crystal has it",
                 err=True,
             )
     about: dict[str, object] = {
@@ -389,7 +392,7 @@ def optimise(
     if mode == "guided":
         assert prior is not None
         every = {str(parameter.name) for parameter in here.command.params}
-        _none_ignored(here, every - _ON_THE_WAY, "guided draws have no")
+        _none_ignored(here, every - _OF_ASCENT, "guided draws have no")
         folder = _folder(out, checkpoint, plan, seed, **about)
         generator = torch.Generator().manual_seed(seed)
         latents = guided(model, prior, goal, n * kept, generator)
@@ -522,7 +525,9 @@ def _range(text: str) -> tuple[float, float]:
     except ValueError:
         values = []
     if len(values) not in (1, 2) or not values[0] <= values[-1]:
-        raise ConfigError(f"--property is '{text}', but must be a number, or LOW,HIGH")
+        raise ConfigError(
+            f"--property is '{text}', but must be a number, or LOW,HIGH with LOW not above HIGH"
+        )
     return values[0], values[-1]
 
 

@@ -54,6 +54,8 @@ _LEARNING_RATE = 3e-3
 _LATE = 1.0  # half of the times are around sigmoid(1): which crystal it becomes is decided late
 _WHOLE = 0.15  # atoms that N c may be off a whole number, for the element that is farthest off
 _ROUNDS = 16  # of drawing again
+_UNHEARD_OF = 100.0  # standard deviations of the property
+_ENOUGH = 10  # labels in a range of the property, to draw as often as they are
 _MOST_ELEMENTS = 20  # more count as so many
 _LABELS = 1000  # crystals whose property and number of elements draws take
 _DECAY = 0.999  # of the averaged weights
@@ -161,7 +163,8 @@ class FlowPrior(nn.Module):
             condition: what the crystals should be like. Within a range, properties are as frequent
                 as in the training data, evenly spread where these have none.
             guidance: 1 takes the conditioned flow as it was learnt, more exaggerates it.
-            prop: the property of each, NaN to leave it free, where there is no condition.
+            prop: the property of each, NaN to leave it free; only without a condition, and
+                followed without guidance.
 
         Raises:
             ConfigError: a condition that the prior was not made for.
@@ -202,20 +205,33 @@ class FlowPrior(nn.Module):
     def _properties(
         self, low: float, high: float, count: int, generator: torch.Generator
     ) -> Float[Tensor, " count"]:
-        """Drawn from a range."""
+        """Drawn from a range.
+
+        Raises:
+            ConfigError: it lies where no crystal of the training data is near.
+        """
+        mean, std = float(self.prop_mean), float(self.prop_std)
+        far = max(abs(low - mean), abs(high - mean)) / std
+        if not far <= _UNHEARD_OF:
+            raise ConfigError(
+                f"the property that is asked for is {far:.0f} standard deviations from the mean of "
+                f"the training data, {mean:.3g}: ask for one within {_UNHEARD_OF:g}"
+            )
         known = self.labels[:, 0]
         if low == high:
             return known.new_full((count,), low)
-        inside = known[(known >= low) & (known <= high)]
+        inside = known[(known >= low) & (known <= high)].sort().values
         place = torch.rand(count, generator=generator, device=generator.device).to(known.device)
-        if len(inside):
-            return inside[(place * len(inside)).long()]
-        return low + (high - low) * place
+        if len(inside) < _ENOUGH:
+            return low + (high - low) * place
+        place = place * (len(inside) - 1)
+        below = place.long()
+        return torch.lerp(inside[below], inside[below + 1], place.frac())
 
     def _rows(
         self, condition: Condition, count: int, prop: Float[Tensor, " count"] | None = None
     ) -> Float[Tensor, "count conditions"]:
-        """Input of the network; the property is another one for each."""
+        """Input of the network, with `prop` in the place of the condition's property."""
         for number in condition.wanted + condition.unwanted:
             if not 1 <= number <= MAX_ATOMIC_NUMBER:
                 raise ConfigError(f"atomic number {number} is not from 1 to {MAX_ATOMIC_NUMBER}")
@@ -398,12 +414,12 @@ def draw_whole(
     prop, wanted = flow.labels[_evenly(count, generator).to(flow.labels.device)].unbind(1)
 
     def some(slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        asked = None if condition else prop[slots]
+        asked = None if condition else prop[slots.to(prop.device)]
         z = flow.sample(len(slots), generator, condition, guidance, asked).to(model.device)
         return z, *read_counts(model, z)
 
     z, off, kinds = some(torch.arange(count))
-    wanted = kinds if condition else wanted.to(z.device).long()
+    wanted = _usual_kinds(off, kinds, generator) if condition else wanted.to(z.device).long()
     cost = _cost(off, kinds, wanted)
     for _ in range(_ROUNDS - 1):
         unlike = cost.nonzero()[:, 0]
@@ -417,6 +433,15 @@ def draw_whole(
         better = least < cost[unlike]
         z[unlike[better]], cost[unlike[better]] = best[better], least[better]
     return z
+
+
+def _usual_kinds(off: Tensor, kinds: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of elements to draw again for: those of whole draws, also where a draw is none."""
+    whole = off < _WHOLE
+    if not bool(whole.any()):
+        return kinds
+    place = torch.rand(len(kinds), generator=generator, device=generator.device) * int(whole.sum())
+    return torch.where(whole, kinds, kinds[whole][place.long().to(kinds.device)])
 
 
 def _evenly(count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
@@ -449,13 +474,16 @@ def draw(
         prior: "gaussian" is N(0, 1), "flow" the checkpoint's own; None the flow where there is one.
 
     Raises:
-        ConfigError: no such prior, no flow here, or wishes that N(0, 1) cannot hear.
+        ConfigError: no such prior, no flow here, wishes that N(0, 1) cannot hear, or one about the
+            property of a model that has none.
     """
     if prior not in (None, "gaussian", "flow"):
         raise ConfigError(f"no prior is called '{prior}'; there are gaussian and flow")
     flow = None if prior == "gaussian" else load_prior(folder)
     if prior == "flow" and flow is None:
         raise ConfigError(f"{folder} has no {FILE}: run `cdvae prior {folder}` first")
+    if condition and condition.prop is not None and model.config.prop is None:
+        raise ConfigError(f"{folder} was trained without a property: it cannot be asked for one")
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
     if flow is not None:
         return draw_whole(model, flow, count, generator, condition, guidance), "flow"

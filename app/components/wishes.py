@@ -68,6 +68,14 @@ def wishes(info: CheckpointInfo) -> tuple[str, Condition, float]:
     return prior, Condition(prop, atoms, *numbers), guidance
 
 
+def _ends(kept: float | list[float] | None) -> tuple[float | None, float | None]:
+    """What the two boxes showed; a number is what earlier versions kept."""
+    if not isinstance(kept, list):
+        return kept, None
+    low, high = kept
+    return low, None if high == low else high
+
+
 def _range(values: np.ndarray | None) -> str | None:
     if values is None or np.isnan(values).all():
         return None
@@ -88,7 +96,7 @@ def restore_wishes(info: CheckpointInfo, settings: dict[str, Any]) -> None:
     if info.has_flow:
         state[_prior_key(info)] = settings["prior"]
     state[f"atoms-{info.name}"] = wishes["num_atoms"]
-    low, *_, high = [None, None] if wishes["prop"] is None else wishes["prop"]
+    low, high = _ends(wishes["prop"])
     state[f"wish-{info.name}"], state[f"wish-high-{info.name}"] = low, high
     state["wish-elements-chosen"] = {
         kind: [SYMBOLS[z] for z in wishes[kind]] for kind in ("wanted", "unwanted")

@@ -319,6 +319,12 @@ def test_a_range_that_was_wished_for_comes_back(world: World) -> None:
         again = reopened()
         assert again.number_input(key="wish-tiny").value == -1.0
         assert again.number_input(key="wish-high-tiny").value == 2.0
+        settled(again.number_input(key="wish-high-tiny").set_value(-1.0).run())
+        click(again, "Generate")
+        save(again, "generate", [0])
+        once_more = reopened()
+        assert once_more.number_input(key="wish-tiny").value == -1.0
+        assert once_more.number_input(key="wish-high-tiny").value is None  # one value, no range
     finally:
         (world.tiny / FILE).unlink()
 

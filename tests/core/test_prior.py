@@ -100,6 +100,8 @@ def test_a_range_of_the_property_is_filled_as_the_data_fill_it(prior: FlowPrior)
     assert abs(found.mean() - inside.mean()) < 0.2 and abs(found.std() - inside.std()) < 0.2
     asked = prior._properties(100.0, 200.0, 500, torch.Generator().manual_seed(0))
     assert asked.min() > 100 and asked.max() < 200 and abs(asked.mean() - 150) < 5  # none there
+    rare = prior._properties(-15.0, -5.0, 500, torch.Generator().manual_seed(0))
+    assert len(rare.unique()) > 400  # between the few that are there, too
 
 
 def test_guidance_exaggerates(prior: FlowPrior) -> None:
@@ -150,8 +152,9 @@ def test_draws_between_two_compositions_are_drawn_again(prior: FlowPrior) -> Non
     oxides.labels[:] = torch.tensor([torch.nan, 1.0])
     found = draw_whole(model, oxides, 600, torch.Generator().manual_seed(2))
     assert found.shape == plain.shape and (found[:, 0] > 0).all()
-    none = Condition(unwanted=(OXYGEN,))
-    assert draw_whole(model, prior, 50, torch.Generator().manual_seed(2), none, 2.0).shape[0] == 50
+    none = Condition(unwanted=(OXYGEN,))  # but then no draw is whole
+    iron = draw_whole(model, prior, 50, torch.Generator().manual_seed(2), none, 2.0)
+    assert (iron[:, 0] < 0).float().mean() > 0.9
 
 
 def test_draws_are_labelled_as_the_data_are(prior: FlowPrior) -> None:
@@ -209,6 +212,8 @@ def test_which_prior_is_drawn_from(prior: FlowPrior, tmp_path: Path) -> None:
         draw(model, tmp_path, 5, 0, "flow")
     with pytest.raises(ConfigError, match="need the flow"):
         draw(model, tmp_path, 5, 0, None, Condition(wanted=(OXYGEN,)))
+    with pytest.raises(ConfigError, match="trained without a property"):
+        draw(small_model(prop=None), tmp_path, 5, 0, None, Condition(prop=(1.0, 2.0)))
     with pytest.raises(ConfigError, match="no prior is called 'cauchy'"):
         draw(model, tmp_path, 5, 0, "cauchy")
     save_prior(prior, tmp_path)
@@ -222,3 +227,6 @@ def test_impossible_wishes(prior: FlowPrior) -> None:
         drawn(prior, Condition(num_atoms=9))
     with pytest.raises(ConfigError, match="atomic number 101"):
         drawn(prior, Condition(wanted=(101,)))
+    for low, high in ((1e30, 1e30), (0.0, math.inf), (math.nan, math.nan)):
+        with pytest.raises(ConfigError, match="ask for one within 100"):
+            drawn(prior, Condition(prop=(low, high)))
