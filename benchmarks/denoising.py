@@ -6,6 +6,8 @@ their periodic images, weighted by how likely each would have made what is seen;
 only a sample of them. Averaged targets (Tong et al. 2025, arXiv:2502.09890) have less variance and
 the same mean. The assignments are walked through by exchanges of two atoms, from the true one,
 which is as good a sample as any later one. `target=alike` exchanges atoms of one element only.
+Types are taken as drawn from the true composition; shuffled ones (`recipe.shuffled_types`), or
+those of a predicted composition, make `target=averaged` an approximation.
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ def levels_by(draw: Callable[[Tensor, Tensor], Tensor]) -> Levels:
     """Coordinates get the share of the levels that `draw` makes of two even numbers, from the
     strongest noise to the weakest; types get any level."""
 
-    def levels(count: int, crystals: int, generator: torch.Generator) -> Tensor:
-        one, other, types = torch.rand(3, crystals, generator=generator)
-        return (torch.stack([draw(one, other), types]) * count).long()
+    def drawn(levels: int, count: int, generator: torch.Generator) -> Tensor:
+        one, other, types = torch.rand(3, count, generator=generator)
+        return (torch.stack([draw(one, other), types]) * levels).long()
 
-    return levels
+    return drawn
 
 
-def tied(count: int, crystals: int, generator: torch.Generator) -> Tensor:
+def tied(levels: int, count: int, generator: torch.Generator) -> Tensor:
     """One level for both, as Eq. 2 has it."""
-    return torch.randint(count, (1, crystals), generator=generator).expand(2, -1)
+    return torch.randint(levels, (1, count), generator=generator).expand(2, -1)
 
 
 def assignments(
@@ -119,6 +121,7 @@ def averaged(
     return vectors / sigma_x[of_atom, None], types[of_atom, place]
 
 
+# which function of `losses` each stands for
 VARIANTS: dict[str, tuple[str, Callable[..., object]]] = {
     "levels=tied": ("_levels", tied),
     "levels=strong": ("_levels", levels_by(torch.minimum)),
@@ -131,8 +134,17 @@ VARIANTS: dict[str, tuple[str, Callable[..., object]]] = {
 
 
 @contextmanager
-def variant(words: Sequence[str]) -> Iterator[None]:
-    """Train so for a while."""
-    chosen = dict(VARIANTS[word] for word in words if word in VARIANTS)
-    with mock.patch.multiple(losses, **chosen) if chosen else nullcontext():
-        yield
+def variant(words: Sequence[str], seed: int = 0) -> Iterator[None]:
+    """Train so for a while; exchanges of atoms follow from the seed.
+
+    Raises:
+        SystemExit: two words for one thing.
+    """
+    named = [VARIANTS[word] for word in words if word in VARIANTS]
+    chosen = dict(named)
+    if len(chosen) < len(named):
+        raise SystemExit(f"two ways for one thing: {' '.join(words)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with mock.patch.multiple(losses, **chosen) if chosen else nullcontext():
+            yield

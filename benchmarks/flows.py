@@ -3,9 +3,9 @@
     python benchmarks/flows.py checkpoints/perov_5 --steps 2000 "" "scale=each" "times=even"
 
 Each quoted argument is one variant: `scale=each` standardises every latent by itself, `times=even`
-draws no times of training late, `rate=0.001` is the learning rate. Every variant sees the same
-crystals and the same noise. Of a thousand draws the table says how many mean whole numbers of
-atoms, and how far (the EMD) the predicted property, the number of elements and, in units of an
+draws no times of training late, `rate=0.001` is the learning rate. As by `cdvae prior`, the weights
+of the lowest held-out loss are kept. Of a thousand draws the table says how many mean whole numbers
+of atoms, and how far (the EMD) the predicted property, the number of elements and, in units of an
 atom, N are from those of the test crystals' own latents; first of the draws as the flow makes them
 (`plain`), then with labels of training crystals and drawn again (`labelled`). The last column is
 the distance to the nearest latent of a training crystal, the mean over the draws; the last row is
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -37,28 +38,38 @@ def even_times(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator)
 
 
-def trained(
-    data: dict[str, Labelled], max_atoms: int, steps: int, seed: int, words: list[str]
-) -> FlowPrior:
-    """A flow, its latents in the model's own scale whatever it was trained in."""
-    scale = torch.ones(data["train"].z.shape[1])
-    patches = {}
+def changes(words: list[str]) -> tuple[bool, dict[str, object]]:
+    """Whether each latent has a scale of its own, and what is another in `prior`."""
+    each, patches = False, {}
     for word in words:
         name, _, value = word.partition("=")
         if word == "scale=each":
-            scale = data["train"].z.std(0) + 1e-6
+            each = True
         elif word == "times=even":
             patches["_times"] = even_times
         elif name == "rate":
             patches["_LEARNING_RATE"] = float(value)
         else:
             raise SystemExit(f"no variant is called '{word}'")
+    return each, patches
+
+
+def trained(
+    data: dict[str, Labelled], max_atoms: int, steps: int, seed: int, words: list[str]
+) -> FlowPrior:
+    """A flow, its latents in the model's own scale whatever it was trained in."""
+    each, patches = changes(words)
+    width = data["train"].z.shape[1]
+    scale = data["train"].z.std(0) + 1e-6 if each else torch.ones(width)
     scaled = [replace(data[split], z=data[split].z / scale) for split in ("train", "val")]
+    lowest, best = float("inf"), FlowPrior(width, max_atoms)
     with mock.patch.multiple(prior, **patches) if patches else nullcontext():
-        *_, (_, _, flow) = fit(*scaled, max_atoms, steps=steps, seed=seed)
-    flow.mean *= scale
-    flow.std = flow.std * scale
-    return flow.eval()
+        for _, loss, now in fit(*scaled, max_atoms, steps=steps, seed=seed):
+            if loss < lowest:
+                lowest, best = loss, deepcopy(now)
+    best.mean *= scale
+    best.std = best.std * scale
+    return best.eval()
 
 
 @torch.no_grad()
@@ -84,6 +95,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, help="of training")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant")
     arguments = parser.parse_args()
+    for variant in arguments.variants:
+        changes(variant.split())  # before an hour is spent on the others
     torch.set_num_threads(1)
     model = CDVAE.load(arguments.checkpoint)
     dataset = model.provenance["dataset"]

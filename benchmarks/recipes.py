@@ -9,8 +9,7 @@ from zero over the first half, `rate=constant` leaves the learning rate where it
 warm-up. Those of `denoising.py` change the noise and the targets: `levels=tied` draws one level for
 coordinates and types, as Eq. 2 has it, `levels=strong`, `weak` and `middle` prefer such noise of
 the coordinates, `types=published` divides the types' term by sigma_a also below 1,
-`target=averaged` and `target=alike` average over which atom was which. Variants of one batch size
-and latent see the same crystals and the same noise; else the learning rate rises over the first 3 %
+`target=averaged` and `target=alike` average over which atom was which. XX rises over the first 3 %
 of the time and falls to zero over the rest. The averaged weights are judged. For the first crystals
 of the validation split, the table says how often mu knows the composition to the atom, how far off
 the lengths are, for coordinates displaced by sigma and types of which half are drawn anew the
@@ -68,7 +67,7 @@ def fit(
     """Train for so much processor time; the averaged model and its number of steps.
 
     Args:
-        own: which of `OWN` hold.
+        own: which of `OWN` hold, but for those of `denoising.py` (`denoising.variant`).
     """
     recipe = experiment.recipe
     model = build(experiment, train)
@@ -176,7 +175,7 @@ def main() -> None:
 def judged(experiment: Experiment, seconds: float, own: Sequence[str]) -> str:
     """One training, and its row of the table."""
     train, val = (open_split(experiment.dataset, split) for split in ("train", "val"))
-    with variant(own):
+    with variant(own, experiment.recipe.seed):
         model, steps = fit(experiment, train, seconds, own)
     count = min(VALIDATION_CRYSTALS, len(val))
     batch = val.batch(range(count), experiment.model.prop)

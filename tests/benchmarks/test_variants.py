@@ -1,4 +1,4 @@
-"""Targets averaged over which atom was which, against all permutations of five atoms."""
+"""The variants that benchmarks compare: each is what it says, and still fits what it replaces."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import pytest
 import torch
 from torch.nn import functional
 
+from cdvae_core import losses
 from cdvae_core.crystal import CrystalBatch
 from cdvae_core.data.cache import open_split
 from cdvae_core.noise import perturb_coordinates, perturb_types, score_target
+from cdvae_core.prior import Labelled
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 import denoising
+import flows
+from examples import small_model
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +71,41 @@ def test_atoms_of_one_element_keep_their_types(clean: CrystalBatch) -> None:
     assert (alike.gather(1, true) > 0.999).all()
     assert mixed.gather(1, true).mean() < 0.9  # far off, an atom may be any of them
     torch.testing.assert_close(mixed.sum(1), torch.ones(len(true)))
+
+
+@pytest.mark.parametrize("word", list(denoising.VARIANTS))
+def test_every_variant_trains(word: str) -> None:
+    """The benchmark puts its own functions in the place of some of `losses`."""
+    split = open_split("perov_like", "val")
+    batch = split.batch(range(4), None)
+    model = small_model(prop=None)
+    generator = torch.Generator().manual_seed(0)
+    with denoising.variant([word]):
+        found = losses.losses(model, batch.crystals, batch.graph, batch.prop, generator)
+    plain = losses.losses(
+        model, batch.crystals, batch.graph, batch.prop, torch.Generator().manual_seed(0)
+    )
+    assert found.coordinates.isfinite() and found.types.isfinite()
+    assert (found.coordinates, found.types) != (plain.coordinates, plain.types)
+
+
+def test_two_ways_for_one_thing_are_refused() -> None:
+    with pytest.raises(SystemExit), denoising.variant(["levels=tied", "levels=weak"]):
+        pass
+
+
+@pytest.mark.parametrize("words", [[], ["scale=each"], ["times=even", "rate=0.01"]])
+def test_a_flow_is_trained_in_its_scale_and_draws_in_the_models(words: list[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.tensor([1.0, 10.0])
+    data = {
+        split: Labelled(
+            5 + spread * torch.randn(400, 2, generator=generator),
+            torch.randn(400, generator=generator),
+            torch.full((400,), 5),
+            torch.zeros(400, 100, dtype=torch.bool),
+        )
+        for split in ("train", "val")
+    }
+    found = flows.trained(data, 5, 300, 0, words).sample(500, generator)
+    assert (found.mean(0) - 5).abs().max() < 3 and (found.std(0) / spread - 1).abs().max() < 0.5
