@@ -86,13 +86,10 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
     figure.savefig(target, dpi=110)
 
 
-def commands(
-    name: str, dataset: str, n: int, samples: int, starts: int, tries: int, of: int | None
-) -> list[str]:
+def commands(name: str, dataset: str, n: int, samples: int, starts: int, tries: int) -> list[str]:
     """What is run for CDVAE and shown in the card, as a person types it."""
     model = f"checkpoints/{name}"
     scored = f"--reference {dataset}:test --cutoffs {cutoffs(dataset)}"
-    some = f" --of {of}" if of else ""
     return [
         f"cdvae reconstruct {model} --dataset {dataset} --split test -n {n} --schedule fast "
         "--seed 0 --out reconstructed",
@@ -102,10 +99,10 @@ def commands(
         f"cdvae evaluate reconstruction chosen --cutoffs {cutoffs(dataset)}",
         f"cdvae prior {model}",
         f"cdvae sample {model} -n {samples} --schedule fast --seed 0 --out generated",
-        f"cdvae evaluate generation generated {scored}{some}",
+        f"cdvae evaluate generation generated {scored}",
         f"cdvae sample {model} -n {samples} --prior gaussian --schedule fast --seed 0 "
         "--out as_paper",
-        f"cdvae evaluate generation as_paper {scored}{some}",
+        f"cdvae evaluate generation as_paper {scored}",
         f"cdvae optimise {model} --minimize -n {starts} --schedule fast --seed 0 --out optimised",
         f"cdvae evaluate optimisation optimised {scored}",
         f"cdvae optimise {model} --mode flow --minimize -n {starts} --schedule fast --seed 0 "
@@ -328,7 +325,6 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="crystals to generate")
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
     parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
-    parser.add_argument("--of", type=int, help="references that coverage is over [all]")
     parser.add_argument("--only", default="", help="measure what has this word, keep the rest")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()
@@ -355,7 +351,7 @@ def main() -> None:
         if dataset_spec(dataset).embedded:  # the others' crystals are not there to be shown
             ship(out, open_split(dataset, "test"))
         facts, weights = cdvae_facts(out, config), weights_facts(out)
-        lines = commands(out.name, dataset, *counts, arguments.tries, arguments.of)
+        lines = commands(out.name, dataset, *counts, arguments.tries)
     before = printed_before(out) if arguments.only else {}
     check_kept(lines, before, arguments.only)
     printed = {}
