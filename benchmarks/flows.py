@@ -3,20 +3,18 @@
     python benchmarks/flows.py checkpoints/perov_5 --steps 2000 "" "scale=each" "times=even"
 
 Each quoted argument is one variant: `scale=each` standardises every latent by itself, `times=even`
-draws no times of training late, `rate=0.001` is the learning rate. As by `cdvae prior`, the weights
-of the lowest held-out loss are kept. Of a thousand draws the table says how many mean whole numbers
-of atoms, and how far (the EMD) the predicted property, the number of elements and, in units of an
-atom, N are from those of the test crystals' own latents; first of the draws as the flow makes them
-(`plain`), then with labels of training crystals and drawn again (`labelled`). The last column is
-the distance to the nearest latent of a training crystal, the mean over the draws; the last row is
-of the test crystals themselves.
+draws no times of training late, `rate=0.001` is the learning rate. Of a thousand draws the table
+says how many mean whole numbers of atoms, and how far (the EMD) the predicted property, the number
+of elements and, in units of an atom, N are from those of the test crystals' own latents; first of
+the draws as the flow makes them (`plain`), then with labels of training crystals and drawn again
+(`labelled`). The last column is the distance to the nearest latent of a training crystal, the mean
+over the draws; the last row is of the test crystals themselves.
 """
 
 from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -62,11 +60,8 @@ def trained(
     width = data["train"].z.shape[1]
     scale = data["train"].z.std(0) + 1e-6 if each else torch.ones(width)
     scaled = [replace(data[split], z=data[split].z / scale) for split in ("train", "val")]
-    lowest, best = float("inf"), FlowPrior(width, max_atoms)
     with mock.patch.multiple(prior, **patches) if patches else nullcontext():
-        for _, loss, now in fit(*scaled, max_atoms, steps=steps, seed=seed):
-            if loss < lowest:
-                lowest, best = loss, deepcopy(now)
+        *_, (_, _, best) = fit(*scaled, max_atoms, steps=steps, seed=seed)
     best.mean *= scale
     best.std = best.std * scale
     return best.eval()

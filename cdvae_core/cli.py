@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from copy import deepcopy
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -209,14 +208,11 @@ def train_prior(
     model = CDVAE.load(checkpoint)
     source = _dataset_of(model, dataset)
     data, held_out = (labelled(model, open_split(source, split)) for split in ("train", "val"))
-    best, lowest = None, float("inf")
+    most = model.config.max_atoms
     with tqdm(total=steps, unit="step") as bar:
-        for step, loss, now in fit(data, held_out, model.config.max_atoms, steps=steps, seed=seed):
+        for step, lowest, best in fit(data, held_out, most, steps=steps, seed=seed):  # noqa: B007
             bar.update(step - bar.n)
-            bar.set_postfix(held_out=f"{loss:.4f}")
-            if loss < lowest:
-                best, lowest = deepcopy(now), loss
-    assert best is not None  # there is at least one step
+            bar.set_postfix(held_out=f"{lowest:.4f}")
     save_prior(best, checkpoint)
     typer.echo(
         f"held-out loss {lowest:.4f}; the prior is in {checkpoint}, and `cdvae sample` uses it"

@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -294,8 +295,8 @@ def fit(
         hidden: width of the network.
 
     Yields:
-        Every hundred steps, and at the end: the step, the loss (1 is the variance of a latent), and
-        the prior with the averaged weights, the same object each time.
+        Every hundred steps, and at the end: the step, the lowest loss so far (1 is the variance of
+        a latent), and the prior with the averaged weights that had it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -317,6 +318,7 @@ def fit(
         optimiser, _LEARNING_RATE, total_steps=steps, pct_start=0.05
     )
     generator = torch.Generator().manual_seed(seed)
+    lowest, best = math.inf, average
     for step in range(1, steps + 1):
         chosen = torch.randint(len(data.z), (_BATCH,), generator=generator)
         loss = _loss(model, data, chosen, generator)
@@ -326,7 +328,10 @@ def fit(
         plan.step()
         averaged.update_parameters(model)
         if step % 100 == 0 or step == steps:
-            yield step, _held_out_loss(average, held_out), average
+            now = _held_out_loss(average, held_out)
+            if now < lowest:
+                lowest, best = now, deepcopy(average)
+            yield step, lowest, best
 
 
 def _labels(data: Labelled) -> Float[Tensor, "labels 2"]:

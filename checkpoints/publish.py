@@ -47,6 +47,7 @@ REPORTS = {
     "reconstruction_tries": "chosen",
     "generation": "generated",
     "generation_gaussian": "as_paper",
+    "generation_many": "as_many",
     "optimisation": "optimised",
     "optimisation_flow": "in_flow",
     "optimisation_guided": "guided",
@@ -86,10 +87,16 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
     figure.savefig(target, dpi=110)
 
 
-def commands(name: str, dataset: str, n: int, samples: int, starts: int, tries: int) -> list[str]:
+def commands(
+    name: str, dataset: str, n: int, samples: int, starts: int, tries: int, many: int
+) -> list[str]:
     """What is run for CDVAE and shown in the card, as a person types it."""
     model = f"checkpoints/{name}"
     scored = f"--reference {dataset}:test --cutoffs {cutoffs(dataset)}"
+    as_many = [
+        f"cdvae sample {model} -n {many} --schedule fast --seed 0 --out as_many",
+        f"cdvae evaluate generation as_many {scored}",
+    ]
     return [
         f"cdvae reconstruct {model} --dataset {dataset} --split test -n {n} --schedule fast "
         "--seed 0 --out reconstructed",
@@ -103,6 +110,7 @@ def commands(name: str, dataset: str, n: int, samples: int, starts: int, tries: 
         f"cdvae sample {model} -n {samples} --prior gaussian --schedule fast --seed 0 "
         "--out as_paper",
         f"cdvae evaluate generation as_paper {scored}",
+        *(as_many if many else []),
         f"cdvae optimise {model} --minimize -n {starts} --schedule fast --seed 0 --out optimised",
         f"cdvae evaluate optimisation optimised {scored}",
         f"cdvae optimise {model} --mode flow --minimize -n {starts} --schedule fast --seed 0 "
@@ -309,7 +317,10 @@ def check_same_weights(trained: Path, out: Path) -> None:
 
 
 def check_kept(lines: Sequence[str], before: dict[str, str], only: str) -> None:
-    """Before anything is measured: whether the card has what is to be kept."""
+    """Before anything is measured: whether the card has what is kept, and loses nothing."""
+    for line in before.keys() - set(lines):
+        if only not in line:
+            raise SystemExit(f"the card would lose a command: {line}")
     for line in lines:
         if only not in line and line not in before:
             raise SystemExit(f"the card has no such command to be kept: {line}")
@@ -323,6 +334,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("-n", type=int, default=200, help="test crystals to reconstruct")
     parser.add_argument("--samples", type=int, default=1000, help="crystals to generate")
+    parser.add_argument("--many", type=int, default=0, help="to generate again: the paper's 10,000")
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
     parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
     parser.add_argument("--only", default="", help="measure what has this word, keep the rest")
@@ -351,7 +363,7 @@ def main() -> None:
         if dataset_spec(dataset).embedded:  # the others' crystals are not there to be shown
             ship(out, open_split(dataset, "test"))
         facts, weights = cdvae_facts(out, config), weights_facts(out)
-        lines = commands(out.name, dataset, *counts, arguments.tries)
+        lines = commands(out.name, dataset, *counts, arguments.tries, arguments.many)
     before = printed_before(out) if arguments.only else {}
     check_kept(lines, before, arguments.only)
     printed = {}

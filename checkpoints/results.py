@@ -38,6 +38,7 @@ TASKS = {
 VARIANTS = {
     "": "",
     "gaussian": ", z from N(0, 1)",
+    "many": ", as many as the paper",
     "tries": ", the most consistent of several tries",
     "flow": ", ascent in the flow",
     "guided": ", guided",

@@ -30,7 +30,7 @@ SHOWN = {
     "optimisation": ("SR5", "SR10", "SR15"),
     "stability": (),
 }  # fmt: skip
-VARIANTS = ("", ", tries", ", flow", ", guided")  # of a report's title
+VARIANTS = ("", ", tries", ", many", ", flow", ", guided")  # of a report's title
 
 
 def model_line(info: CheckpointInfo) -> None:
