@@ -25,12 +25,14 @@ model_line(info)
 
 gallery_row(info)
 
-left, right = st.columns([1.7, 1], gap="large")
+left, right = st.columns(2, gap="large")
 with left:
-    metric_panel(info)
-    card_panel(info)
+    st.header("What to do next", anchor=False)
+    next_steps(info)
 with right:
     st.header("Dataset", anchor=False)
     dataset_panel(info)
-    st.header("What to do next", anchor=False)
-    next_steps(info)
+
+metric_panel(info)
+with st.container(width=820):
+    card_panel(info)
