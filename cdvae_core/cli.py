@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from cdvae_core.baselines.protocol import Baseline
+    from cdvae_core.consistency import Consistency
     from cdvae_core.crystal import Crystal
     from cdvae_core.data.cache import CachedSplit
     from cdvae_core.decode import Decoded, Folder, Given
@@ -57,6 +58,9 @@ Tries = Annotated[
     typer.Option(
         min=1, help="decode each latent so often; keep the one whose own latent is nearest"
     ),
+]
+Exchange = Annotated[
+    bool, typer.Option("--exchange", help="exchange elements where the latent comes nearer by it")
 ]
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]
 
@@ -141,6 +145,7 @@ def sample(
         float, typer.Option(min=0.0, help="flow: more than 1 exaggerates the wishes")
     ] = 1.0,
     tries: Tries = 1,
+    exchange: Exchange = False,
     trajectory: Trajectory = False,
     batch_size: BatchSize = None,
     compiled: Compile = False,
@@ -159,11 +164,13 @@ def sample(
     import torch
 
     from cdvae_core.cluster import connect
+    from cdvae_core.consistency import Consistency
     from cdvae_core.crystal import atomic_numbers_of
     from cdvae_core.decode import Given
     from cdvae_core.prior import Condition, draw
 
-    _check_trajectory(trajectory, tries)
+    consistency = Consistency(tries, exchange)
+    _check_trajectory(trajectory, consistency)
     if scheduler is not None:
         if trajectory:
             raise ConfigError("--trajectory keeps steps on this machine: leave out --scheduler")
@@ -176,15 +183,15 @@ def sample(
     given = Given(None if num_atoms is None else torch.full((n,), num_atoms))
     names = [f"sample-{i:05d}" for i in range(n)]
     folder = _folder(
-        out, checkpoint, plan, seed, task="sample", tries=tries, prior=name,
-        condition=asdict(wishes), guidance=guidance,
+        out, checkpoint, plan, seed, task="sample", prior=name, condition=asdict(wishes),
+        guidance=guidance, **asdict(consistency),
     )  # fmt: skip
     folder.latents(z, names)
     if scheduler is None:
-        _run(model, z, names, plan, seed, given, tries, batch_size, folder, trajectory)
+        _run(model, z, names, plan, seed, given, consistency, batch_size, folder, trajectory)
     else:
         _run_on_cluster(
-            model, z, names, plan, seed, given, tries, batch_size or 128, folder, scheduler
+            model, z, names, plan, seed, given, consistency, batch_size or 128, folder, scheduler
         )
 
 
@@ -238,6 +245,7 @@ def reconstruct(
         bool, typer.Option("--draw-n", help="N drawn from its distribution, not the likeliest")
     ] = False,
     tries: Tries = 1,
+    exchange: Exchange = False,
     trajectory: Trajectory = False,
     batch_size: BatchSize = None,
     compiled: Compile = False,
@@ -246,6 +254,7 @@ def reconstruct(
     """Encode crystals of a split, decode them again, and count how many match."""
     import torch
 
+    from cdvae_core.consistency import Consistency
     from cdvae_core.data.cache import open_split
     from cdvae_core.decode import truth
     from cdvae_core.encode import encode_split
@@ -268,7 +277,8 @@ def reconstruct(
     whats = [word.strip() for word in given.split(",") if word.strip()]
     if draw_n and {"N", "composition"} & set(whats):
         raise ConfigError("--draw-n draws N: then only the lattice can be --given")
-    _check_trajectory(trajectory, tries)
+    consistency = Consistency(tries, exchange)
+    _check_trajectory(trajectory, consistency)
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
     generator = torch.Generator().manual_seed(seed)
@@ -285,11 +295,11 @@ def reconstruct(
     ids = [source.ids[i] for i in chosen]
     folder = _folder(
         out, checkpoint, plan, seed, task="reconstruct", dataset=dataset, split=split,
-        start=start, k=k, tries=tries, given=whats, draw_n=draw_n, ids=ids,
+        start=start, k=k, given=whats, draw_n=draw_n, ids=ids, **asdict(consistency),
     )  # fmt: skip
     folder.latents(z, names)
     folder.reference(true, ids)
-    found = _run(model, z, names, plan, seed, told, tries, batch_size, folder, trajectory)
+    found = _run(model, z, names, plan, seed, told, consistency, batch_size, folder, trajectory)
     _report(found, true, k, folder)
 
 
@@ -328,6 +338,7 @@ def optimise(
     schedule: ScheduleName = "fast",
     seed: Seed = 0,
     tries: Tries = 1,
+    exchange: Exchange = False,
     batch_size: BatchSize = None,
     compiled: Compile = False,
     device: Device = "auto",
@@ -335,6 +346,7 @@ def optimise(
     """Find latents of crystals with a better property, and decode them."""
     import torch
 
+    from cdvae_core.consistency import Consistency
     from cdvae_core.decode import Given
     from cdvae_core.optimise import (
         FLOW_STEP_SIZE,
@@ -376,9 +388,10 @@ def optimise(
                 "training data: the prediction is a guess there, and perhaps no crystal has it",
                 err=True,
             )
+    consistency = Consistency(tries, exchange)
     about: dict[str, object] = {
         "task": "optimise", "mode": mode, "goal": str(goal), "property": model.config.prop,
-        "starts": n, "tries": tries,
+        "starts": n, **asdict(consistency),
     }  # fmt: skip
     if mode not in ("ascent", "flow", "guided"):
         raise ConfigError(f"--mode is '{mode}', but must be ascent, flow or guided")
@@ -416,7 +429,7 @@ def optimise(
             means = f"{model.predict_property(z).mean():.3f} at the starts, {means}"
     typer.echo(f"predicted {_with_unit(model)}: {means}; a guess, and too good far from the data")
     folder.settings["predicted"] = predicted.tolist()
-    _run(model, latents, names, plan, seed, Given(), tries, batch_size, folder, trajectory=False)
+    _run(model, latents, names, plan, seed, Given(), consistency, batch_size, folder, False)
 
 
 @app.command()
@@ -631,10 +644,13 @@ def _report(
     typer.echo(f"{result}{of}, StructureMatcher stol 0.5, angle_tol 10, ltol 0.3")
 
 
-def _check_trajectory(trajectory: bool, tries: int) -> None:
+def _check_trajectory(trajectory: bool, consistency: Consistency) -> None:
     """Before a folder is made."""
-    if trajectory and tries > 1:
-        raise ConfigError("a trajectory is of one decoding: leave out --trajectory or --tries")
+    if trajectory and consistency:
+        raise ConfigError(
+            "a trajectory is of one decoding as it is: leave out --trajectory, or --tries and "
+            "--exchange"
+        )
 
 
 def _load(checkpoint: Path, schedule: str, device: str, compiled: bool) -> tuple[CDVAE, Schedule]:
@@ -681,7 +697,7 @@ def _run(
     plan: Schedule,
     seed: int,
     given: Given,
-    tries: int,
+    consistency: Consistency,
     batch_size: int | None,
     folder: Folder,
     trajectory: bool,
@@ -692,11 +708,11 @@ def _run(
     from cdvae_core.decode import decode, largest_batch
 
     found: list[Crystal | None] = []
-    with tqdm(total=len(z) * tries * plan.total, unit="eval", unit_scale=True) as bar:
+    with tqdm(total=len(z) * consistency.tries * plan.total, unit="eval", unit_scale=True) as bar:
         for step, done in decode(
             model, z, names, plan, seed,
-            given=given, tries=tries, batch_size=batch_size or largest_batch(model), folder=folder,
-            trajectory=trajectory,
+            given=given, consistency=consistency, batch_size=batch_size or largest_batch(model),
+            folder=folder, trajectory=trajectory,
         ):  # fmt: skip
             bar.update(step.crystals.num_crystals)
             for item in done:
@@ -714,7 +730,7 @@ def _run_on_cluster(
     plan: Schedule,
     seed: int,
     given: Given,
-    tries: int,
+    consistency: Consistency,
     batch_size: int,
     folder: Folder,
     scheduler: str,
@@ -726,8 +742,9 @@ def _run_on_cluster(
 
     with tqdm(total=len(z), unit="crystal") as bar:
         for done in decode_on_cluster(
-            model, z, names, plan, seed, scheduler, given=given, tries=tries, batch_size=batch_size
-        ):
+            model, z, names, plan, seed, scheduler, given=given, consistency=consistency,
+            batch_size=batch_size,
+        ):  # fmt: skip
             folder.add(done)
             bar.update(len(done))
     good = sum("cif" in entry for entry in folder.entries)

@@ -1,24 +1,61 @@
-"""Several decodings of one latent, and which of them is meant: the one whose own latent is nearest.
+"""What the encoder says of a decoding: is this the crystal that the latent means?
 
 While there is much noise, denoising settles which element takes which site, and never comes back to
 it. The decoder does not notice a wrong choice, but the encoder does: a crystal with two elements
-exchanged has another latent. So the decodings are encoded again. Nothing is asked but z.
+exchanged has another latent. So what was decoded is encoded again. Of several decodings the one is
+meant whose mu is nearest to z (`nearest`); and where an exchange of two elements brings mu nearer,
+they are exchanged (`exchanged`). Nothing is asked but z.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from cdvae_core.crystal import Crystal
-from cdvae_core.encode import encode_crystal
+from cdvae_core.encode import encode_alike, encode_crystal
 from cdvae_core.errors import StructureError
 from cdvae_core.model import CDVAE
 
 _SHORTEST = 0.5  # Å
+_NEARER = 0.8  # of the distance: sites of one kind exchange their elements for next to nothing
+
+Bonds = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """What is asked of the encoder about decodings; nothing, as in the paper, unless it is said.
+
+    Attributes:
+        tries: decodings of each latent, of which the nearest is kept.
+        exchange: whether its elements are exchanged where that brings it nearer.
+    """
+
+    tries: int = 1
+    exchange: bool = False
+
+    def __bool__(self) -> bool:
+        return self != AS_DECODED
+
+    def choose(
+        self, model: CDVAE, z: Float[Tensor, " latent"], tries: Sequence[tuple[Crystal | None, str]]
+    ) -> tuple[Crystal | None, str]:
+        """Of the tries of one latent, each a crystal and what is wrong with it, the one to keep."""
+        place = nearest(model, z, [one for one, _ in tries]) if len(tries) > 1 else 0
+        crystal, problem = tries[place]
+        if crystal is not None and self.exchange:
+            crystal = exchanged(model, z, crystal)
+        return crystal, problem
+
+
+AS_DECODED = Consistency()
 
 
 def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None) -> float:
@@ -26,20 +63,61 @@ def distance(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None)
 
     Atoms in one place count as none: CrystalNN may take forever over a knot of them.
     """
-    from cdvae_core.data.preprocess import crystal_nn_edges
-    from cdvae_core.structures import to_structure
-
-    if crystal is None or not to_structure(crystal).is_valid(tol=_SHORTEST):
-        return math.inf
-    try:
-        mu = encode_crystal(model, crystal, crystal_nn_edges(crystal))
-    except StructureError:  # no bonds, an element that the encoder does not know
-        return math.inf
-    far = float((mu - z).norm())
-    return far if math.isfinite(far) else math.inf
+    return _encoded(model, z, crystal)[0]
 
 
 def nearest(model: CDVAE, z: Float[Tensor, " latent"], decodings: Sequence[Crystal | None]) -> int:
     """The place of the decoding whose mu is nearest to z; else of any crystal, the first."""
     distances = [distance(model, z, crystal) for crystal in decodings]
     return min(range(len(distances)), key=lambda i: (distances[i], decodings[i] is None))
+
+
+def exchanged(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal) -> Crystal:
+    """The crystal with its elements where the encoder expects them, atoms and cell as they are.
+
+    One exchange of two unlike atoms after the other, each time the one that brings mu nearest to z,
+    for as long as it comes a fifth nearer. All pairs are compared with the bonds that the crystal
+    has, since CrystalNN would take longer over so many than the decoder does; whether the best of
+    them is nearer is asked with its own.
+    """
+    here, bonds = _encoded(model, z, crystal)
+    for _ in range(len(crystal.atomic_numbers) - 1):  # so many reach every arrangement
+        others = _exchanges(crystal)
+        if bonds is None or not others:
+            break
+        mu = encode_alike(model, others, bonds)
+        best = others[int((mu - z).norm(dim=1).argmin())]
+        there, its_bonds = _encoded(model, z, best)
+        if not there < _NEARER * here:
+            break
+        crystal, here, bonds = best, there, its_bonds
+    return crystal
+
+
+def _encoded(
+    model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None
+) -> tuple[float, Bonds | None]:
+    """How far mu is from z, and the bonds that it was encoded with; infinite and None if it
+    cannot be."""
+    from cdvae_core.data.preprocess import crystal_nn_edges
+    from cdvae_core.structures import to_structure
+
+    if crystal is None or not to_structure(crystal).is_valid(tol=_SHORTEST):
+        return math.inf, None
+    try:
+        bonds = crystal_nn_edges(crystal)
+        far = float((encode_crystal(model, crystal, bonds) - z).norm())
+    except StructureError:  # no bonds, an element that the encoder does not know
+        return math.inf, None
+    return (far, bonds) if math.isfinite(far) else (math.inf, None)
+
+
+def _exchanges(crystal: Crystal) -> list[Crystal]:
+    """Each exchange of two atoms of unlike elements."""
+    numbers, found = crystal.atomic_numbers, []
+    for i, j in combinations(range(len(numbers)), 2):
+        if numbers[i] != numbers[j]:
+            order = np.arange(len(numbers))
+            order[[i, j]] = j, i
+            found.append(Crystal(numbers[order], crystal.frac_coords, crystal.lattice))
+    return found

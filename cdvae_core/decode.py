@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cdvae_core import __version__
-from cdvae_core.consistency import nearest
+from cdvae_core.consistency import AS_DECODED, Consistency
 from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.errors import ConfigError, OutputError, StructureError
 from cdvae_core.files import write_atomically
@@ -206,7 +206,7 @@ def decode(
     seed: int,
     *,
     given: Given = Given(),
-    tries: int = 1,
+    consistency: Consistency = AS_DECODED,
     batch_size: int = 128,
     folder: Folder | None = None,
     trajectory: bool = False,
@@ -220,16 +220,17 @@ def decode(
     Args:
         names: one per latent.
         given: what is not to be predicted.
-        tries: decodings of each latent, of which the most consistent one is kept (`consistency`).
+        consistency: whether each latent is decoded several times, and elements are exchanged.
         batch_size: crystals at once, tries included, but all tries of one latent.
         folder: where crystals are written as they come.
         trajectory: keep every step in the folder, too.
 
     Raises:
-        ConfigError: trajectories of several tries.
+        ConfigError: trajectories of what is not one decoding.
     """
-    if trajectory and tries > 1:
-        raise ConfigError("a trajectory is of one decoding, not of several tries")
+    if trajectory and consistency:
+        raise ConfigError("a trajectory is of one decoding as it is")
+    tries = consistency.tries
     try:
         for number, part in enumerate(_parts(len(z), batch_size, tries)):
             generator = _generator(z.device, seed, number)
@@ -239,7 +240,11 @@ def decode(
             steps = sample(model, again, schedule=schedule, generator=generator, **told)
             for step in steps:
                 last = step.index == step.total - 1
-                done = _finished(model, z[part], step.crystals, names[part]) if last else []
+                done = (
+                    _finished(model, z[part], step.crystals, names[part], consistency)
+                    if last
+                    else []
+                )
                 if trajectory and folder is not None:
                     kept.append(step)
                     if last or len(kept) == _STEPS_IN_MEMORY:
@@ -262,7 +267,7 @@ def decode_on_cluster(
     scheduler: str,
     *,
     given: Given = Given(),
-    tries: int = 1,
+    consistency: Consistency = AS_DECODED,
     batch_size: int = 128,
 ) -> Iterator[list[Decoded]]:
     """Decode the same batches, and so on like devices the same crystals, on Dask workers.
@@ -283,10 +288,10 @@ def decode_on_cluster(
     with workers_of(scheduler):
         yield from Parallel(return_as="generator")(
             delayed(_decode_batch)(
-                model, z[part], names[part], schedule, seed, number, tries,
-                given.part(part, torch.device("cpu"), tries),
+                model, z[part], names[part], schedule, seed, number, consistency,
+                given.part(part, torch.device("cpu"), consistency.tries),
             )
-            for number, part in enumerate(_parts(len(z), batch_size, tries))
+            for number, part in enumerate(_parts(len(z), batch_size, consistency.tries))
         )  # fmt: skip
 
 
@@ -297,7 +302,7 @@ def _decode_batch(
     schedule: Schedule,
     seed: int,
     number: int,
-    tries: int,
+    consistency: Consistency,
     told: dict[str, Tensor],
 ) -> list[Decoded]:
     """On a worker: batch `number` of a run."""
@@ -305,9 +310,9 @@ def _decode_batch(
     told = {name: value.to(device) for name, value in told.items()}
     generator = _generator(device, seed, number)
     model, z = model.to(device), z.to(device)
-    again = z.repeat_interleave(tries, 0)
+    again = z.repeat_interleave(consistency.tries, 0)
     steps = sample(model, again, schedule=schedule, generator=generator, **told)
-    return _finished(model, z, final(steps), names)
+    return _finished(model, z, final(steps), names, consistency)
 
 
 def largest_batch(model: CDVAE) -> int:
@@ -347,24 +352,24 @@ def _parts(count: int, batch_size: int, tries: int) -> list[slice]:
 
 
 def _finished(
-    model: CDVAE, z: Tensor, crystals: CrystalBatch, names: Sequence[str]
+    model: CDVAE,
+    z: Tensor,
+    crystals: CrystalBatch,
+    names: Sequence[str],
+    consistency: Consistency,
 ) -> list[Decoded]:
-    """The crystals of the last step, each by itself so that one bad one spoils no other.
-
-    Of several tries of a latent the most consistent one.
-    """
+    """The crystals of the last step, each by itself so that one bad one spoils no other."""
     made: list[tuple[Crystal | None, str]] = []
     for arrays in _each(crystals):
         try:
             made.append((Crystal(*arrays), ""))
         except StructureError as error:
             made.append((None, str(error)))
-    tries, done = len(made) // max(1, len(names)), []
-    for place, name in enumerate(names):
-        own = made[place * tries : (place + 1) * tries]
-        chosen = nearest(model, z[place], [crystal for crystal, _ in own]) if tries > 1 else 0
-        done.append(Decoded(name, *own[chosen]))
-    return done
+    tries = consistency.tries
+    return [
+        Decoded(name, *consistency.choose(model, z[i], made[i * tries : (i + 1) * tries]))
+        for i, name in enumerate(names)
+    ]
 
 
 def _each(crystals: CrystalBatch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -51,7 +51,6 @@ def encode_split(
     return torch.cat(parts)
 
 
-@torch.no_grad()
 def encode_crystal(
     model: CDVAE, crystal: Crystal, edges: Sequence[np.ndarray | list]
 ) -> Float[Tensor, " latent"]:
@@ -60,10 +59,31 @@ def encode_crystal(
     Args:
         edges: source, target and image, as of `data.preprocess.crystal_nn_edges`.
     """
-    graph = MultiGraph(*(torch.as_tensor(part, dtype=torch.int64) for part in edges))
-    batch = CrystalBatch.from_crystals([crystal])
-    mu, _ = model.encode(batch.to(model.device), graph.to(model.device))
-    return mu[0]
+    return encode_alike(model, [crystal], edges)[0]
+
+
+@torch.no_grad()
+def encode_alike(
+    model: CDVAE, crystals: Sequence[Crystal], edges: Sequence[np.ndarray | list]
+) -> Float[Tensor, "crystals latent"]:
+    """mu of crystals that have the same bonds, such as one with its elements in other places.
+
+    Args:
+        crystals: all of the same number of atoms.
+        edges: source, target and image, for each of them.
+    """
+    source, target, image = (torch.as_tensor(part, dtype=torch.int64) for part in edges)
+    parts = []
+    for first in range(0, len(crystals), _BATCH):
+        batch = CrystalBatch.from_crystals(crystals[first : first + _BATCH])
+        count = batch.num_crystals
+        shift = (torch.arange(count) * int(batch.num_atoms[0])).repeat_interleave(len(source))
+        graph = MultiGraph(
+            source.repeat(count) + shift, target.repeat(count) + shift, image.repeat(count, 1)
+        )
+        mu, _ = model.encode(batch.to(model.device), graph.to(model.device))
+        parts.append(mu)
+    return torch.cat(parts)
 
 
 def labelled(model: CDVAE, split: CachedSplit) -> Labelled:

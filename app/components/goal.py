@@ -13,6 +13,7 @@ from app.services.checkpoints import CheckpointInfo
 from app.services.optimise import Starts
 
 if TYPE_CHECKING:
+    from cdvae_core.consistency import Consistency
     from cdvae_core.optimise import Goal
 
 _KINDS = {"Minimise": -1, "Maximise": 1, "Reach a value": 0}
@@ -104,13 +105,13 @@ def settings_of(
     starts: Starts,
     schedule: str,
     seed: int,
-    tries: int,
+    consistency: Consistency,
     before: Sequence[float | None],
 ) -> dict[str, Any]:
     """All that a run was started with."""
     return {
         "checkpoint": info.name, "goal": str(goal), "direction": goal.direction,
         "target": goal.target, "prior_weight": goal.prior_weight, **asdict(way),
-        "schedule": schedule, "seed": seed, "tries": tries, "labels": starts.labels,
-        "before": list(before), "where": starts.where,
+        "schedule": schedule, "seed": seed, **asdict(consistency),
+        "labels": starts.labels, "before": list(before), "where": starts.where,
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import streamlit as st
@@ -10,7 +10,7 @@ import streamlit as st
 from app import cache
 from app.components.candidates import candidate_card, candidate_table, keep_controls
 from app.components.job_box import begin, job_box, job_of
-from app.components.sampler import sampler_controls, tries_control
+from app.components.sampler import consistency_controls, sampler_controls
 from app.components.selection import select
 from app.components.sources import file_source
 from app.services import interpolate
@@ -36,14 +36,15 @@ def place_panel(of: LatentMap, info: CheckpointInfo, place: tuple[float, float])
     }  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
         schedule, seed = sampler_controls()
-        tries = tries_control()
+        consistency = consistency_controls()
         if st.button("Decode here", type="primary", icon=":material/colorize:"):
             z = carry_over(np.array([place]), of.places, of.latents)
             started = interpolate.start(
                 cache.model(info), torch.tensor(z, dtype=torch.float32), schedule=schedule,
-                seed=seed, tries=tries, judge=cache.judge(info),
+                seed=seed, consistency=consistency, judge=cache.judge(info),
             )  # fmt: skip
-            begin(_PAGE, started, {**here, "schedule": schedule, "seed": seed, "tries": tries})
+            settings = {**here, "schedule": schedule, "seed": seed, **asdict(consistency)}
+            begin(_PAGE, started, settings)
     job, settings = job_of(_PAGE)
     if job is None or any(settings[name] != value for name, value in here.items()):
         return

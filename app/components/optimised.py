@@ -144,6 +144,7 @@ def go_on(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> Job | Non
     """A button that takes up an ascent that was stopped; the job it starts."""
     import torch
 
+    from cdvae_core.consistency import Consistency
     from cdvae_core.optimise import Goal
 
     course = unfinished(job.items(), settings["steps"])
@@ -156,5 +157,6 @@ def go_on(job: Job, info: CheckpointInfo, settings: dict[str, Any]) -> Job | Non
         cache.model(info), torch.as_tensor(course[-1].z), goal,
         flow=info.path if settings["mode"] == "flow" else None, steps=settings["steps"],
         step_size=settings["step_size"], kept=settings["kept"], schedule=settings["schedule"],
-        seed=settings["seed"], tries=settings["tries"], judge=cache.judge(info), earlier=course,
+        seed=settings["seed"], consistency=Consistency(settings["tries"], settings["exchange"]),
+        judge=cache.judge(info), earlier=course,
     )  # fmt: skip

@@ -25,8 +25,8 @@ PAGES = {
     "optimise": "views/optimise.py",
 }
 _SAME = (  # keys of widgets
-    "schedule", "seed", "tries", "count", "guidance", "target", "way", "between", "walk", "length",
-    "starts",
+    "schedule", "seed", "tries", "exchange", "count", "guidance", "target", "way", "between",
+    "walk", "length", "starts",
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def reopen(entry: Entry) -> None:
     if entry.page == "reconstruction":
         forget_reconstruction()
     state["checkpoint"] = entry.provenance.get("checkpoint", state.get("checkpoint"))
-    state["tries"] = 1  # what was kept before there were more
+    state["tries"], state["exchange"] = 1, False  # what was kept before there were these
     for name in _SAME:
         if name in settings:
             state[name] = settings[name]

@@ -1,11 +1,16 @@
-"""The two controls that every decoding has."""
+"""The controls that every decoding has."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app.services.reconstruct import SCHEDULES
 from cdvae_core.config import MAX_SEED
+
+if TYPE_CHECKING:
+    from cdvae_core.consistency import Consistency
 
 
 def sampler_controls() -> tuple[str, int]:
@@ -21,11 +26,18 @@ def sampler_controls() -> tuple[str, int]:
     return schedule, int(seed)
 
 
-def tries_control() -> int:
-    """How many decodings of each latent there are to choose from."""
+def consistency_controls() -> Consistency:
+    """How many decodings of each latent there are to choose from, and whether one is mended."""
+    from cdvae_core.consistency import Consistency
+
     tries = st.number_input(
         "Tries", 1, 16, key="tries", width=110, persist_state="session",
         help="Each latent is decoded so often, and the crystal is kept whose own latent is "
         "nearest. One try often puts two elements in each other's place; eight rarely do.",
     )  # fmt: skip
-    return int(tries)
+    exchange = st.toggle(
+        "Exchange elements", True, key="exchange", persist_state="session",
+        help="Where two elements in each other's place bring the crystal's own latent nearer, they "
+        "are exchanged. Costs about as much as another try.",
+    )  # fmt: skip
+    return Consistency(int(tries), exchange)

@@ -16,6 +16,7 @@ from cdvae_core.crystal import Crystal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cdvae_core.consistency import Consistency
     from cdvae_core.model import CDVAE
 
 BATCH = 16  # crystals at once: a step of them takes a small part of a second, so a stop is heard
@@ -53,7 +54,7 @@ def decode_all(
     *,
     schedule: str,
     seed: int,
-    tries: int,
+    consistency: Consistency,
     judge: Judge,
     num_atoms: int | None = None,
     begun: float = 0.0,
@@ -61,7 +62,7 @@ def decode_all(
     """Decode latents batch by batch, until done or the job is to stop.
 
     Args:
-        tries: decodings of each latent, of which the most consistent one is kept.
+        consistency: whether each latent is decoded several times, and elements are exchanged.
         begun: the part of the job that was done before, 0 to 1.
     """
     import torch
@@ -74,8 +75,11 @@ def decode_all(
     with torch.no_grad():
         guesses = model.predict_property(z).tolist() if model.fc_property else [None] * len(z)
     ready = 0
-    total = plan.total * -(-len(z) // latents_at_once(BATCH, tries))
-    steps = decode(model, z, names, plan, seed, given=Given(fixed), tries=tries, batch_size=BATCH)
+    total = plan.total * -(-len(z) // latents_at_once(BATCH, consistency.tries))
+    steps = decode(
+        model, z, names, plan, seed,
+        given=Given(fixed), consistency=consistency, batch_size=BATCH,
+    )  # fmt: skip
     for number, (step, done) in enumerate(steps, 1):
         if job.stopping:
             return

@@ -11,6 +11,7 @@ from app.services.jobs import Job
 from app.services.judging import Judge
 
 if TYPE_CHECKING:
+    from cdvae_core.consistency import Consistency
     from cdvae_core.model import CDVAE
     from cdvae_core.prior import Condition
 
@@ -40,7 +41,7 @@ def start(
     guidance: float,
     schedule: str,
     seed: int,
-    tries: int = 1,
+    consistency: Consistency,
     judge: Judge,
 ) -> Job:
     """Generate in the background; the items of the job are `Candidate`s as they come."""
@@ -51,8 +52,8 @@ def start(
         z, _ = draw(model, folder, count, seed, prior, condition, guidance)
         names = [f"sample {i + 1}" for i in range(count)]
         for one in decode_all(
-            job, model, z, names, schedule=schedule, seed=seed, tries=tries, judge=judge,
-            num_atoms=condition.num_atoms,
+            job, model, z, names, schedule=schedule, seed=seed, consistency=consistency,
+            judge=judge, num_atoms=condition.num_atoms,
         ):  # fmt: skip
             job.append(one)
 

@@ -14,6 +14,7 @@ from app.services.judging import Judge
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cdvae_core.consistency import Consistency
     from cdvae_core.model import CDVAE
 
 LINE, CIRCLE, RANDOM = "Straight line", "Great circle", "Random walk"
@@ -47,14 +48,21 @@ def points(
 
 
 def start(
-    model: CDVAE, way: Tensor, *, schedule: str, seed: int, tries: int = 1, judge: Judge
+    model: CDVAE, way: Tensor, *, schedule: str, seed: int, consistency: Consistency, judge: Judge
 ) -> Job:
     """Decode a way in the background; the items of the job are `Candidate`s, in order."""
 
     def work(job: Job) -> None:
         names = [f"stop {i}" for i in range(len(way))]
         for one in decode_all(
-            job, model, way, names, schedule=schedule, seed=seed, tries=tries, judge=judge
+            job,
+            model,
+            way,
+            names,
+            schedule=schedule,
+            seed=seed,
+            consistency=consistency,
+            judge=judge,
         ):
             job.append(one)
 

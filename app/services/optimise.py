@@ -19,6 +19,7 @@ from cdvae_core.metrics import optimisation
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cdvae_core.consistency import Consistency
     from cdvae_core.model import CDVAE
     from cdvae_core.optimise import Goal
     from cdvae_core.prior import FlowPrior
@@ -93,7 +94,7 @@ def start(
     kept: int,
     schedule: str,
     seed: int,
-    tries: int = 1,
+    consistency: Consistency,
     judge: Judge,
     earlier: Sequence[Progress] = (),
 ) -> Job:
@@ -130,8 +131,8 @@ def start(
                 labels += [(i, step) for i in range(len(z))]
         names = [f"start {i + 1}, step {step}" for i, step in labels]
         found = decode_all(
-            job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed, tries=tries,
-            judge=judge, begun=ASCENT,
+            job, model, torch.cat(waypoints), names, schedule=schedule, seed=seed,
+            consistency=consistency, judge=judge, begun=ASCENT,
         )  # fmt: skip
         _append(job, labels, found)
 
@@ -153,7 +154,7 @@ def start_guided(
     draws: int,
     schedule: str,
     seed: int,
-    tries: int = 1,
+    consistency: Consistency,
     judge: Judge,
 ) -> Job:
     """Draw from the flow on condition of the goal, in the background; the items are `Waypoint`s."""
@@ -168,7 +169,7 @@ def start_guided(
         labels = [(i, draw + 1) for draw in range(draws) for i in range(starts)]
         names = [f"series {i + 1}, draw {draw}" for i, draw in labels]
         found = decode_all(
-            job, model, z, names, schedule=schedule, seed=seed, tries=tries, judge=judge
+            job, model, z, names, schedule=schedule, seed=seed, consistency=consistency, judge=judge
         )
         _append(job, labels, found)
 

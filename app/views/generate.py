@@ -12,7 +12,7 @@ from app.components.job_box import begin, job_box, job_of
 from app.components.page import page_header
 from app.components.pickers import checkpoint_picker, made_with
 from app.components.relaxed import relaxation
-from app.components.sampler import sampler_controls, tries_control
+from app.components.sampler import consistency_controls, sampler_controls
 from app.components.sifted import sifted, tally_row
 from app.components.wishes import wishes
 from app.services import generate
@@ -30,16 +30,16 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     count = st.number_input("How many", 1, 2000, 24, key="count", width=120,
                             persist_state="session")  # fmt: skip
     schedule, seed = sampler_controls()
-    tries = tries_control()
+    consistency = consistency_controls()
     if st.button("Generate", type="primary", icon=":material/auto_awesome:"):
         started = generate.start(
             cache.model(info), info.path, int(count), prior=prior, condition=condition,
-            guidance=guidance, schedule=schedule, seed=seed, tries=tries,
+            guidance=guidance, schedule=schedule, seed=seed, consistency=consistency,
             judge=cache.judge(info),
         )  # fmt: skip
         settings = {
             "checkpoint": info.name, "count": int(count), "prior": prior, "schedule": schedule,
-            "seed": seed, "tries": tries, "guidance": guidance, "wishes": asdict(condition),
+            "seed": seed, "guidance": guidance, "wishes": asdict(condition), **asdict(consistency),
         }  # fmt: skip
         begin(PAGE, started, settings)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import streamlit as st
 
 from app import cache
@@ -10,7 +12,7 @@ from app.components.job_box import begin, job_box, job_of
 from app.components.page import page_header
 from app.components.path_charts import film_strip, path_charts, path_on_map
 from app.components.pickers import checkpoint_picker, made_with
-from app.components.sampler import sampler_controls, tries_control
+from app.components.sampler import consistency_controls, sampler_controls
 from app.components.sources import source_picker
 from app.services import interpolate
 from app.services.interpolate import CIRCLE, LINE, RANDOM
@@ -53,20 +55,20 @@ ends = [source for source in sources if source is not None]
 ready = len(ends) == len(sources)
 with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
-    tries = tries_control()
+    consistency = consistency_controls()
     if st.button("Walk", type="primary", icon=":material/route:", disabled=not ready):
         way = interpolate.points(
             [s.z for s in ends], kind, int(between), steps=int(steps),
             length=length, seed=seed,
         )  # fmt: skip
         started = interpolate.start(
-            cache.model(info), way, schedule=schedule, seed=seed, tries=tries,
+            cache.model(info), way, schedule=schedule, seed=seed, consistency=consistency,
             judge=cache.judge(info),
         )  # fmt: skip
         settings = {
             "checkpoint": info.name, "way": kind, "ends": [s.label for s in ends],
-            "where": [s.where for s in ends], "schedule": schedule, "seed": seed, "tries": tries,
-            "points": way.numpy(),
+            "where": [s.where for s in ends], "schedule": schedule, "seed": seed,
+            "points": way.numpy(), **asdict(consistency),
         }  # fmt: skip
         walk = {"walk": int(steps), "length": float(length)}
         settings |= walk if kind == RANDOM else {"between": int(between)}

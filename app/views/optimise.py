@@ -12,7 +12,7 @@ from app.components.job_box import begin, job_box, job_of
 from app.components.optimised import curve, go_on, outcome
 from app.components.page import page_header
 from app.components.pickers import checkpoint_picker, made_with
-from app.components.sampler import sampler_controls, tries_control
+from app.components.sampler import consistency_controls, sampler_controls
 from app.components.sources import source_picker
 from app.components.starts import ONE, batch_of_starts, guided_starts, mode
 from app.services import optimise
@@ -44,11 +44,13 @@ else:
     starts = batch_of_starts(info)
 with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
-    tries = tries_control()
+    consistency = consistency_controls()
     run = st.button("Optimise", type="primary", icon=":material/trending_up:", disabled=not starts)
     if run and starts is not None:
         model, judge = cache.model(info), cache.judge(info)
-        how: dict[str, Any] = {"schedule": schedule, "seed": seed, "tries": tries, "judge": judge}
+        how: dict[str, Any] = {
+            "schedule": schedule, "seed": seed, "consistency": consistency, "judge": judge,
+        }  # fmt: skip
         if way.mode == "guided":
             started = optimise.start_guided(
                 model, info.path, goal, starts=len(starts.labels), draws=way.kept, **how
@@ -66,7 +68,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
                 **how,
             )
         before = optimise.before(model, starts, judge)
-        begin(PAGE, started, settings_of(info, goal, way, starts, schedule, seed, tries, before))
+        settings = settings_of(info, goal, way, starts, schedule, seed, consistency, before)
+        begin(PAGE, started, settings)
 
 job, settings = job_of(PAGE)
 if job is None:

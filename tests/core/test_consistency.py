@@ -9,7 +9,7 @@ import pytest
 import torch
 from examples import perovskites, small_model
 
-from cdvae_core.consistency import distance, nearest
+from cdvae_core.consistency import Consistency, distance, exchanged, nearest
 from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.data.preprocess import crystal_nn_edges
 from cdvae_core.decode import Given, decode
@@ -64,7 +64,8 @@ def test_decoding_keeps_the_most_consistent_of_its_tries(model: CDVAE) -> None:
 
     def decoded(names: list[str], latents: torch.Tensor, tries: int) -> list[Crystal | None]:
         given = Given(torch.full((len(latents),), 5))
-        steps = decode(model, latents, names, SHORT, 0, given=given, tries=tries, batch_size=12)
+        steps = decode(model, latents, names, SHORT, 0, given=given, consistency=Consistency(tries),
+                       batch_size=12)  # fmt: skip
         return [d.crystal for _, done in steps for d in done]
 
     every = decoded([str(i) for i in range(12)], z.repeat_interleave(4, 0), 1)
@@ -81,7 +82,45 @@ def test_decoding_keeps_the_most_consistent_of_its_tries(model: CDVAE) -> None:
     )
 
 
-def test_a_trajectory_is_of_one_try(model: CDVAE) -> None:
-    steps = decode(model, torch.zeros(1, 16), ["a"], SHORT, 0, tries=2, trajectory=True)
-    with pytest.raises(ConfigError, match="not of several tries"):
+@pytest.mark.parametrize("asked", [Consistency(tries=2), Consistency(exchange=True)])
+def test_a_trajectory_is_of_one_decoding(model: CDVAE, asked: Consistency) -> None:
+    steps = decode(model, torch.zeros(1, 16), ["a"], SHORT, 0, consistency=asked, trajectory=True)
+    with pytest.raises(ConfigError, match="one decoding"):
         next(steps)
+
+
+def test_any_wrong_arrangement_is_exchanged_back(model: CDVAE) -> None:
+    for true in perovskites(4):
+        z = latent(model, true)
+        for order in ([1, 0, 2, 3, 4], [2, 1, 0, 3, 4], [1, 2, 0, 3, 4]):  # the last takes two
+            mended = exchanged(model, z, exchange(true, order))
+            assert np.array_equal(mended.atomic_numbers, true.atomic_numbers)
+            assert np.array_equal(mended.frac_coords, true.frac_coords)
+
+
+def test_what_is_right_or_cannot_be_encoded_stays(model: CDVAE) -> None:
+    [one] = perovskites(1)
+    z = latent(model, one)
+    assert exchanged(model, z, one) is one
+    knot = Crystal(one.atomic_numbers, 1e-3 * one.frac_coords, one.lattice)
+    assert exchanged(model, z, knot) is knot
+    diamond = Crystal(np.array([6, 6]), np.array([[0, 0, 0], [0.25, 0.25, 0.25]]),
+                      1.78 * (np.ones((3, 3)) - np.eye(3)))  # fmt: skip
+    assert exchanged(model, z, diamond) is diamond
+
+
+def test_a_decoding_can_be_exchanged(model: CDVAE) -> None:
+    z = torch.stack([latent(model, one) for one in perovskites(3)])
+
+    def decoded(asked: Consistency) -> list[Crystal | None]:
+        given = Given(torch.full((3,), 5))
+        steps = decode(model, z, ["a", "b", "c"], SHORT, 0, given=given, consistency=asked)
+        return [d.crystal for _, done in steps for d in done]
+
+    for one, before, after in zip(
+        z, decoded(Consistency()), decoded(Consistency(exchange=True)), strict=True
+    ):
+        assert before is not None and after is not None
+        assert sorted(before.atomic_numbers) == sorted(after.atomic_numbers)
+        assert np.array_equal(before.frac_coords, after.frac_coords)
+        assert distance(model, one, after) <= distance(model, one, before)
