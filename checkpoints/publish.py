@@ -44,7 +44,9 @@ from cdvae_core.metrics.coverage import CUTOFFS
 
 REPORTS = {
     "reconstruction": "reconstructed",
+    "reconstruction_exchange": "exchanged",
     "reconstruction_tries": "chosen",
+    "reconstruction_tries_exchange": "mended",
     "generation": "generated",
     "generation_gaussian": "as_paper",
     "generation_many": "as_many",
@@ -88,22 +90,36 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
 
 
 def commands(
-    name: str, dataset: str, n: int, samples: int, starts: int, tries: int, many: int
-) -> list[str]:
-    """What is run for CDVAE and shown in the card, as a person types it."""
+    name: str, dataset: str, n: int, samples: int, starts: int, tries: int, many: int,
+    exchange: bool,
+) -> list[str]:  # fmt: skip
+    """What is run for CDVAE and shown in the card, as a person types it.
+
+    Args:
+        exchange: whether there are elements to exchange.
+    """
     model = f"checkpoints/{name}"
+    of_test = f"{model} --dataset {dataset} --split test -n {n} --schedule fast --seed 0"
+    ways = {"reconstructed": ""} | (
+        {"exchanged": " --exchange", "mended": f" --tries {tries} --exchange"}
+        if exchange
+        else {"chosen": f" --tries {tries}"}
+    )
     scored = f"--reference {dataset}:test --cutoffs {cutoffs(dataset)}"
     as_many = [
         f"cdvae sample {model} -n {many} --schedule fast --seed 0 --out as_many",
         f"cdvae evaluate generation as_many {scored}",
     ]
+    reconstructions = [
+        line
+        for out, how in ways.items()
+        for line in (
+            f"cdvae reconstruct {of_test}{how} --out {out}",
+            f"cdvae evaluate reconstruction {out} --cutoffs {cutoffs(dataset)}",
+        )
+    ]
     return [
-        f"cdvae reconstruct {model} --dataset {dataset} --split test -n {n} --schedule fast "
-        "--seed 0 --out reconstructed",
-        f"cdvae evaluate reconstruction reconstructed --cutoffs {cutoffs(dataset)}",
-        f"cdvae reconstruct {model} --dataset {dataset} --split test -n {n} --schedule fast "
-        f"--seed 0 --tries {tries} --out chosen",
-        f"cdvae evaluate reconstruction chosen --cutoffs {cutoffs(dataset)}",
+        *reconstructions,
         f"cdvae prior {model}",
         f"cdvae sample {model} -n {samples} --schedule fast --seed 0 --out generated",
         f"cdvae evaluate generation generated {scored}",
@@ -175,7 +191,11 @@ def ship_reports(scratch: Path, out: Path, only: bool) -> None:
 
 def failed(scratch: Path, out: Path) -> str:
     """The card's section on what did not come back, with its picture; the old one if not tried."""
-    tried = [scratch / name for name in ("chosen", "reconstructed") if (scratch / name).is_dir()]
+    tried = [
+        scratch / name
+        for name in ("mended", "chosen", "reconstructed")
+        if (scratch / name).is_dir()
+    ]
     if not tried:
         before = (out / "card.md").read_text(encoding="utf-8") if (out / "card.md").exists() else ""
         _, title, section = before.partition("## Where it fails\n")
@@ -363,7 +383,8 @@ def main() -> None:
         if dataset_spec(dataset).embedded:  # the others' crystals are not there to be shown
             ship(out, open_split(dataset, "test"))
         facts, weights = cdvae_facts(out, config), weights_facts(out)
-        lines = commands(out.name, dataset, *counts, arguments.tries, arguments.many)
+        several = len(set(open_split(dataset, "test").arrays["atomic_numbers"])) > 1
+        lines = commands(out.name, dataset, *counts, arguments.tries, arguments.many, several)
     before = printed_before(out) if arguments.only else {}
     check_kept(lines, before, arguments.only)
     printed = {}

@@ -39,7 +39,9 @@ VARIANTS = {
     "": "",
     "gaussian": ", z from N(0, 1)",
     "many": ", as many as the paper",
+    "exchange": ", elements exchanged",
     "tries": ", the most consistent of several tries",
+    "tries_exchange": ", of several tries, elements exchanged",
     "flow": ", ascent in the flow",
     "guided": ", guided",
 }

@@ -30,7 +30,15 @@ SHOWN = {
     "optimisation": ("SR5", "SR10", "SR15"),
     "stability": (),
 }  # fmt: skip
-VARIANTS = ("", ", tries", ", many", ", flow", ", guided")  # of a report's title
+VARIANTS = (
+    "",
+    ", exchange",
+    ", tries",
+    ", tries, exchange",
+    ", many",
+    ", flow",
+    ", guided",
+)  # of a report's title
 
 
 def model_line(info: CheckpointInfo) -> None:
