@@ -3,19 +3,21 @@
 While there is much noise, denoising settles which element takes which site, and never comes back to
 it. The decoder does not notice a wrong choice, but the encoder does: a crystal with two elements
 exchanged has another latent. So what was decoded is encoded again. Of several decodings the one is
-meant whose mu is nearest to z (`nearest`); and where an exchange of two elements brings mu nearer,
-they are exchanged (`exchanged`). Nothing is asked but z.
+meant whose mu is nearest to z (`nearest`); and where other places for its elements bring mu nearer,
+they get them (`exchanged`). Nothing is asked but z.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
+from sympy.utilities.iterables import multiset_permutations
 from torch import Tensor
 
 from cdvae_core.crystal import Crystal
@@ -24,6 +26,7 @@ from cdvae_core.errors import StructureError
 from cdvae_core.model import CDVAE
 
 _SHORTEST = 0.5  # Å
+_FEW = 256  # arrangements to compare all: those of five atoms are at most 120
 _NEARER = 0.8  # of the distance: sites of one kind exchange their elements for next to nothing
 
 Bonds = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -75,14 +78,14 @@ def nearest(model: CDVAE, z: Float[Tensor, " latent"], decodings: Sequence[Cryst
 def exchanged(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal) -> Crystal:
     """The crystal with its elements where the encoder expects them, atoms and cell as they are.
 
-    One exchange of two unlike atoms after the other, each time the one that brings mu nearest to z,
-    for as long as it comes a fifth nearer. All pairs are compared with the bonds that the crystal
-    has, since CrystalNN would take longer over so many than the decoder does; whether the best of
-    them is nearer is asked with its own.
+    Of all arrangements, where they are few, else of all exchanges of two unlike atoms, the one is
+    taken that brings mu nearest to z, and then the same again, for as long as it comes a fifth
+    nearer. They are compared with the bonds that the crystal has, since CrystalNN would take longer
+    over so many than the decoder does; whether the best of them is nearer is asked with its own.
     """
     here, bonds = _encoded(model, z, crystal)
-    for _ in range(len(crystal.atomic_numbers) - 1):  # so many reach every arrangement
-        others = _exchanges(crystal)
+    for _ in range(len(crystal.atomic_numbers) - 1):  # so many exchanges reach every arrangement
+        others = _arrangements(crystal)
         if bonds is None or not others:
             break
         mu = encode_alike(model, others, bonds)
@@ -112,12 +115,17 @@ def _encoded(
     return (far, bonds) if math.isfinite(far) else (math.inf, None)
 
 
-def _exchanges(crystal: Crystal) -> list[Crystal]:
-    """Each exchange of two atoms of unlike elements."""
-    numbers, found = crystal.atomic_numbers, []
-    for i, j in combinations(range(len(numbers)), 2):
-        if numbers[i] != numbers[j]:
-            order = np.arange(len(numbers))
-            order[[i, j]] = j, i
-            found.append(Crystal(numbers[order], crystal.frac_coords, crystal.lattice))
-    return found
+def _arrangements(crystal: Crystal) -> list[Crystal]:
+    """The crystal with its elements in other places: in all, or each two of them exchanged."""
+    numbers = crystal.atomic_numbers.tolist()
+    same = math.prod(math.factorial(count) for count in Counter(numbers).values())
+    if math.factorial(len(numbers)) // same <= _FEW:
+        others = [other for other in multiset_permutations(numbers) if other != numbers]
+    else:
+        others = []
+        for i, j in combinations(range(len(numbers)), 2):
+            if numbers[i] != numbers[j]:
+                other = list(numbers)
+                other[i], other[j] = numbers[j], numbers[i]
+                others.append(other)
+    return [Crystal(np.array(one), crystal.frac_coords, crystal.lattice) for one in others]

@@ -89,7 +89,11 @@ def test_a_trajectory_is_of_one_decoding(model: CDVAE, asked: Consistency) -> No
         next(steps)
 
 
-def test_any_wrong_arrangement_is_exchanged_back(model: CDVAE) -> None:
+@pytest.mark.parametrize("few", [256, 1])  # all arrangements, or exchanges of two
+def test_a_wrong_arrangement_is_exchanged_back(
+    model: CDVAE, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdvae_core.consistency._FEW", few)
     for true in perovskites(4):
         z = latent(model, true)
         for order in ([1, 0, 2, 3, 4], [2, 1, 0, 3, 4], [1, 2, 0, 3, 4]):  # the last takes two
