@@ -60,7 +60,8 @@ Tries = Annotated[
     ),
 ]
 Exchange = Annotated[
-    bool, typer.Option("--exchange", help="exchange elements where the latent comes nearer by it")
+    bool,
+    typer.Option("--exchange", help="exchange elements where its own latent comes nearer by it"),
 ]
 Trajectory = Annotated[bool, typer.Option("--trajectory", help="keep every step as extxyz")]
 
@@ -429,7 +430,8 @@ def optimise(
             means = f"{model.predict_property(z).mean():.3f} at the starts, {means}"
     typer.echo(f"predicted {_with_unit(model)}: {means}; a guess, and too good far from the data")
     folder.settings["predicted"] = predicted.tolist()
-    _run(model, latents, names, plan, seed, Given(), consistency, batch_size, folder, False)
+    _run(model, latents, names, plan, seed, Given(), consistency, batch_size, folder,
+         trajectory=False)  # fmt: skip
 
 
 @app.command()
@@ -646,7 +648,7 @@ def _report(
 
 def _check_trajectory(trajectory: bool, consistency: Consistency) -> None:
     """Before a folder is made."""
-    if trajectory and consistency:
+    if trajectory and (consistency.tries > 1 or consistency.exchange):
         raise ConfigError(
             "a trajectory is of one decoding as it is: leave out --trajectory, or --tries and "
             "--exchange"

@@ -4,7 +4,7 @@ While there is much noise, denoising settles which element takes which site, and
 it. The decoder does not notice a wrong choice, but the encoder does: a crystal with two elements
 exchanged has another latent. So what was decoded is encoded again. Of several decodings the one is
 meant whose mu is nearest to z (`nearest`); and where other places for its elements bring mu nearer,
-they get them (`exchanged`). Nothing is asked but z.
+they get them (`mended`). Nothing is asked but z.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from sympy.utilities.iterables import multiset_permutations
 from torch import Tensor
 
 from cdvae_core.crystal import Crystal
 from cdvae_core.encode import encode_alike, encode_crystal
-from cdvae_core.errors import StructureError
+from cdvae_core.errors import ConfigError, StructureError
 from cdvae_core.model import CDVAE
 
 _SHORTEST = 0.5  # Å
 _FEW = 256  # arrangements to compare all: those of five atoms are at most 120
 _NEARER = 0.8  # of the distance: sites of one kind exchange their elements for next to nothing
-
-Bonds = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -38,23 +35,28 @@ class Consistency:
 
     Attributes:
         tries: decodings of each latent, of which the nearest is kept.
-        exchange: whether its elements are exchanged where that brings it nearer.
+        exchange: whether elements of the one that is kept are exchanged where that brings it
+            nearer.
+
+    Raises:
+        ConfigError: no try.
     """
 
     tries: int = 1
     exchange: bool = False
 
-    def __bool__(self) -> bool:
-        return self != AS_DECODED
+    def __post_init__(self) -> None:
+        if self.tries < 1:
+            raise ConfigError(f"tries is {self.tries}, but must be at least 1")
 
     def choose(
-        self, model: CDVAE, z: Float[Tensor, " latent"], tries: Sequence[tuple[Crystal | None, str]]
+        self, model: CDVAE, z: Float[Tensor, " latent"], made: Sequence[tuple[Crystal | None, str]]
     ) -> tuple[Crystal | None, str]:
-        """Of the tries of one latent, each a crystal and what is wrong with it, the one to keep."""
-        place = nearest(model, z, [one for one, _ in tries]) if len(tries) > 1 else 0
-        crystal, problem = tries[place]
+        """What to keep of the decodings of one latent, each a crystal and what is wrong with it."""
+        place = nearest(model, z, [one for one, _ in made]) if len(made) > 1 else 0
+        crystal, problem = made[place]
         if crystal is not None and self.exchange:
-            crystal = exchanged(model, z, crystal)
+            crystal = mended(model, z, crystal)
         return crystal, problem
 
 
@@ -75,13 +77,14 @@ def nearest(model: CDVAE, z: Float[Tensor, " latent"], decodings: Sequence[Cryst
     return min(range(len(distances)), key=lambda i: (distances[i], decodings[i] is None))
 
 
-def exchanged(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal) -> Crystal:
+def mended(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal) -> Crystal:
     """The crystal with its elements where the encoder expects them, atoms and cell as they are.
 
     Of all arrangements, where they are few, else of all exchanges of two unlike atoms, the one is
     taken that brings mu nearest to z, and then the same again, for as long as it comes a fifth
     nearer. They are compared with the bonds that the crystal has, since CrystalNN would take longer
     over so many than the decoder does; whether the best of them is nearer is asked with its own.
+    A cell of N atoms has up to N (N - 1) / 2 exchanges to be encoded each time.
     """
     here, bonds = _encoded(model, z, crystal)
     for _ in range(len(crystal.atomic_numbers) - 1):  # so many exchanges reach every arrangement
@@ -99,7 +102,7 @@ def exchanged(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal) -> Cr
 
 def _encoded(
     model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal | None
-) -> tuple[float, Bonds | None]:
+) -> tuple[float, tuple[np.ndarray, ...] | None]:
     """How far mu is from z, and the bonds that it was encoded with; infinite and None if it
     cannot be."""
     from cdvae_core.data.preprocess import crystal_nn_edges
@@ -117,6 +120,8 @@ def _encoded(
 
 def _arrangements(crystal: Crystal) -> list[Crystal]:
     """The crystal with its elements in other places: in all, or each two of them exchanged."""
+    from sympy.utilities.iterables import multiset_permutations
+
     numbers = crystal.atomic_numbers.tolist()
     same = math.prod(math.factorial(count) for count in Counter(numbers).values())
     if math.factorial(len(numbers)) // same <= _FEW:

@@ -226,9 +226,9 @@ def decode(
         trajectory: keep every step in the folder, too.
 
     Raises:
-        ConfigError: trajectories of what is not one decoding.
+        ConfigError: trajectories together with tries or exchanges.
     """
-    if trajectory and consistency:
+    if trajectory and consistency != AS_DECODED:
         raise ConfigError("a trajectory is of one decoding as it is")
     tries = consistency.tries
     try:

@@ -16,7 +16,8 @@ from cdvae_core.graph import MultiGraph
 from cdvae_core.model import CDVAE
 from cdvae_core.prior import Labelled
 
-_BATCH = 256
+_BATCH = 256  # crystals
+_ATOMS = 5000  # in arrangements that are encoded together
 
 
 @torch.no_grad()
@@ -70,12 +71,19 @@ def encode_alike(
 
     Args:
         crystals: all of the same number of atoms.
-        edges: source, target and image, for each of them.
+        edges: of each of them, as of `data.preprocess.crystal_nn_edges`.
+
+    Returns:
+        On the model's device.
+
+    Raises:
+        StructureError: an element that the encoder does not know.
     """
     source, target, image = (torch.as_tensor(part, dtype=torch.int64) for part in edges)
     parts = []
-    for first in range(0, len(crystals), _BATCH):
-        batch = CrystalBatch.from_crystals(crystals[first : first + _BATCH])
+    size = max(1, _ATOMS // len(crystals[0].atomic_numbers))
+    for first in range(0, len(crystals), size):
+        batch = CrystalBatch.from_crystals(crystals[first : first + size])
         count = batch.num_crystals
         shift = (torch.arange(count) * int(batch.num_atoms[0])).repeat_interleave(len(source))
         graph = MultiGraph(

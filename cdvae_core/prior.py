@@ -294,6 +294,9 @@ def fit(
         seed: of every draw.
         hidden: width of the network.
 
+    Raises:
+        ConfigError: the loss is not finite.
+
     Yields:
         Every hundred steps, and at the end: the step, the lowest loss so far (1 is the variance of
         a latent), and the prior with the averaged weights that had it.
@@ -329,6 +332,8 @@ def fit(
         averaged.update_parameters(model)
         if step % 100 == 0 or step == steps:
             now = _held_out_loss(average, held_out)
+            if not math.isfinite(now):
+                raise ConfigError(f"the flow's loss is {now} after {step} steps: it cannot be kept")
             if now < lowest:
                 lowest, best = now, deepcopy(average)
             yield step, lowest, best

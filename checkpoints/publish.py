@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from ase import Atoms
 from ase.io import read as read_frames
@@ -91,18 +92,18 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
 
 def commands(
     name: str, dataset: str, n: int, samples: int, starts: int, tries: int, many: int,
-    exchange: bool,
+    several_elements: bool,
 ) -> list[str]:  # fmt: skip
     """What is run for CDVAE and shown in the card, as a person types it.
 
     Args:
-        exchange: whether there are elements to exchange.
+        several_elements: whether there are any to exchange.
     """
     model = f"checkpoints/{name}"
     of_test = f"{model} --dataset {dataset} --split test -n {n} --schedule fast --seed 0"
     ways = {"reconstructed": ""} | (
         {"exchanged": " --exchange", "mended": f" --tries {tries} --exchange"}
-        if exchange
+        if several_elements
         else {"chosen": f" --tries {tries}"}
     )
     scored = f"--reference {dataset}:test --cutoffs {cutoffs(dataset)}"
@@ -163,10 +164,11 @@ def baseline_commands(
     return lines
 
 
-def ship_reports(scratch: Path, out: Path, only: bool) -> None:
+def ship_reports(scratch: Path, out: Path, lines: Sequence[str], only: bool) -> None:
     """The reports of these commands, small: figures, three columns per crystal, some crystals.
 
     Args:
+        lines: all commands of the card.
         only: those of other commands stay.
     """
     folder = out / "reports"
@@ -174,6 +176,9 @@ def ship_reports(scratch: Path, out: Path, only: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
     for name, source in REPORTS.items():
+        if not any(line.endswith(f"--out {source}") for line in lines):
+            for stale in folder.glob(f"{name}.*"):  # of a command that the card has no more
+                stale.unlink()
         made = scratch / f"{source}-report"
         if not made.is_dir():
             continue
@@ -193,7 +198,7 @@ def failed(scratch: Path, out: Path) -> str:
     """The card's section on what did not come back, with its picture; the old one if not tried."""
     tried = [
         scratch / name
-        for name in ("mended", "chosen", "reconstructed")
+        for name in ("mended", "chosen", "exchanged", "reconstructed")
         if (scratch / name).is_dir()
     ]
     if not tried:
@@ -338,8 +343,8 @@ def check_same_weights(trained: Path, out: Path) -> None:
 
 def check_kept(lines: Sequence[str], before: dict[str, str], only: str) -> None:
     """Before anything is measured: whether the card has what is kept, and loses nothing."""
-    for line in before.keys() - set(lines):
-        if only not in line:
+    for line in before:
+        if only not in line and line not in lines:
             raise SystemExit(f"the card would lose a command: {line}")
     for line in lines:
         if only not in line and line not in before:
@@ -356,7 +361,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="crystals to generate")
     parser.add_argument("--many", type=int, default=0, help="to generate again: the paper's 10,000")
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
-    parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
+    parser.add_argument("--tries", type=int, default=8, help="of which one is kept")
     parser.add_argument("--only", default="", help="measure what has this word, keep the rest")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()
@@ -383,7 +388,7 @@ def main() -> None:
         if dataset_spec(dataset).embedded:  # the others' crystals are not there to be shown
             ship(out, open_split(dataset, "test"))
         facts, weights = cdvae_facts(out, config), weights_facts(out)
-        several = len(set(open_split(dataset, "test").arrays["atomic_numbers"])) > 1
+        several = len(np.unique(open_split(dataset, "test").arrays["atomic_numbers"])) > 1
         lines = commands(out.name, dataset, *counts, arguments.tries, arguments.many, several)
     before = printed_before(out) if arguments.only else {}
     check_kept(lines, before, arguments.only)
@@ -393,7 +398,7 @@ def main() -> None:
             measured = arguments.only in line
             printed[line] = run(line, out.name, out, scratch) if measured else before[line]
             print(printed[line], flush=True)
-        ship_reports(Path(scratch), out, bool(arguments.only))
+        ship_reports(Path(scratch), out, lines, bool(arguments.only))
         missed = failed(Path(scratch), out)
     text = card(out, config, facts, weights, printed, arguments.remark, missed)
     write_atomically(out / "card.md", text.encode())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cdvae_core.data.registry import DATASETS
 from cdvae_core.evaluation import published
-from cdvae_core.evaluation.glossary import MEANINGS, shown
+from cdvae_core.evaluation.glossary import MEANINGS, VARIANTS, shown
 from cdvae_core.evaluation.report import Report, read
 from cdvae_core.files import write_atomically
 
@@ -35,16 +35,6 @@ TASKS = {
     ),
     "optimisation": ("SR5", "SR10", "SR15"),
 }  # fmt: skip
-VARIANTS = {
-    "": "",
-    "gaussian": ", z from N(0, 1)",
-    "many": ", as many as the paper",
-    "exchange": ", elements exchanged",
-    "tries": ", the most consistent of several tries",
-    "tries_exchange": ", of several tries, elements exchanged",
-    "flow": ", ascent in the flow",
-    "guided": ", guided",
-}
 HEAD = """# Results
 
 Written by `python checkpoints/results.py` from the reports that ship in `checkpoints/*/reports`;
@@ -64,7 +54,7 @@ EMDs of energy and elements than to those of independent draws, the noise floor'
 def titled(checkpoint: str, dataset: str, variant: str) -> str:
     """What a row is called."""
     system = checkpoint.removesuffix(dataset).removesuffix("_")
-    return TITLES[system] + VARIANTS[variant]
+    return ", ".join(filter(None, (TITLES[system], VARIANTS[variant])))
 
 
 def reports(dataset: str, task: str) -> Iterator[tuple[str, Report]]:

@@ -18,7 +18,7 @@ from app.services.colouring import readable
 from app.services.datasets import data_card, gallery
 from cdvae_core.errors import CdvaeError
 from cdvae_core.evaluation import published
-from cdvae_core.evaluation.glossary import MEANINGS, shown
+from cdvae_core.evaluation.glossary import MEANINGS, VARIANTS, shown
 
 PAPER = ("perov_5", "carbon_24", "mp_20")  # datasets that the paper reports
 SHOWN = {
@@ -30,15 +30,6 @@ SHOWN = {
     "optimisation": ("SR5", "SR10", "SR15"),
     "stability": (),
 }  # fmt: skip
-VARIANTS = (
-    "",
-    ", exchange",
-    ", tries",
-    ", tries, exchange",
-    ", many",
-    ", flow",
-    ", guided",
-)  # of a report's title
 
 
 def model_line(info: CheckpointInfo) -> None:
@@ -71,24 +62,25 @@ def gallery_row(info: CheckpointInfo) -> None:
 def metric_panel(info: CheckpointInfo) -> None:
     """The checkpoint's figures beside the noise floor and the paper, where its reports ship."""
     own = [
-        (one, variant)
+        (one, words)
         for one in reports.found()[0]
-        for variant in VARIANTS
-        if one.title == info.name + variant
+        for variant, words in VARIANTS.items()
+        if variant != "gaussian"  # the paper's prior is on Compare
+        and one.title == ", ".join(filter(None, (info.name, words)))
     ]
     if not own:
         return
     st.header("How good it is", anchor=False)
     rows: list[dict[str, str]] = []
     meanings: dict[str, str] = {}
-    for one, variant in sorted(own, key=lambda pair: list(SHOWN).index(pair[0].report.task)):
+    for one, words in sorted(own, key=lambda pair: list(SHOWN).index(pair[0].report.task)):
         paper = published.rows(one.report.task, one.report.meta["cutoffs"])
         beside = paper.get("CDVAE (paper)", {}) if one.report.meta["network"] in PAPER else {}
         for name in SHOWN[one.report.task]:
             if name in one.report.metrics:
                 rows.append(
                     {
-                        "Task": one.report.task.capitalize() + variant,
+                        "Task": ", ".join(filter(None, (one.report.task.capitalize(), words))),
                         "Figure": MEANINGS[name].title,
                         "Here": shown(name, one.report.metrics[name]),
                         "Noise floor": shown(name, one.report.noise_floor.get(name)),
@@ -175,6 +167,6 @@ def next_steps(info: CheckpointInfo) -> None:
     dataset = info.dataset or "perov_like"
     st.code(
         f"cdvae reconstruct {name} \\\n  --dataset {dataset} -n 8 --out rebuilt\n"
-        f"cdvae sample {name} \\\n  -n 20 --out new",
+        f"cdvae sample {name} \\\n  -n 20 --exchange --out new",
         language="bash", wrap_lines=True,
     )  # fmt: skip

@@ -24,6 +24,7 @@ PAGES = {
     "interpolate": "views/interpolate.py",
     "optimise": "views/optimise.py",
 }
+_CONSISTENT = ("generate", "map", "interpolate", "optimise")  # pages with those controls
 _SAME = (  # keys of widgets
     "schedule", "seed", "tries", "exchange", "count", "guidance", "target", "way", "between",
     "walk", "length", "starts",
@@ -33,13 +34,14 @@ _SAME = (  # keys of widgets
 def reopen(entry: Entry) -> None:
     """Set the widgets of the entry's page; the page itself is opened after this callback."""
     settings = entry.provenance.get("settings", {})
+    if entry.page in _CONSISTENT:  # what was kept before there were these
+        settings = {"tries": 1, "exchange": False, **settings}
     state = st.session_state
     if not same_run(entry.page, settings):
         forget(entry.page)  # what another run made would stand below these settings
     if entry.page == "reconstruction":
         forget_reconstruction()
     state["checkpoint"] = entry.provenance.get("checkpoint", state.get("checkpoint"))
-    state["tries"], state["exchange"] = 1, False  # what was kept before there were these
     for name in _SAME:
         if name in settings:
             state[name] = settings[name]

@@ -27,7 +27,7 @@ def sampler_controls() -> tuple[str, int]:
 
 
 def consistency_controls() -> Consistency:
-    """How many decodings of each latent there are to choose from, and whether one is mended."""
+    """How many decodings of each latent to choose from, and whether to exchange elements."""
     from cdvae_core.consistency import Consistency
 
     tries = st.number_input(
@@ -38,6 +38,6 @@ def consistency_controls() -> Consistency:
     exchange = st.toggle(
         "Exchange elements", True, key="exchange", persist_state="session",
         help="Where two elements in each other's place bring the crystal's own latent nearer, they "
-        "are exchanged. Costs about as much as another try.",
+        "are exchanged. Costs less than another try.",
     )  # fmt: skip
     return Consistency(int(tries), exchange)

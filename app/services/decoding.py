@@ -81,7 +81,7 @@ def decode_all(
         given=Given(fixed), consistency=consistency, batch_size=BATCH,
     )  # fmt: skip
     for number, (step, done) in enumerate(steps, 1):
-        if job.stopping:
+        if job.stopping and not done:  # what is finished is kept
             return
         share = begun + (1 - begun) * number / total
         job.report(share, f"{ready} of {len(z)} decoded, step {step.index + 1} of {step.total}")

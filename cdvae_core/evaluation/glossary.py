@@ -31,6 +31,16 @@ MEANINGS = {
     ).items()
 }
 
+VARIANTS = {  # of a shipped report, after its task: generation_gaussian is from N(0, 1)
+    "": "",
+    "gaussian": "z from N(0, 1)",
+    "many": "as many as the paper",
+    "exchange": "elements exchanged",
+    "tries": "most consistent of several",
+    "tries_exchange": "most consistent, exchanged",
+    "flow": "ascent in the flow",
+    "guided": "guided",
+}
 
 _COUNTED = {
     "crystals": "crystals",

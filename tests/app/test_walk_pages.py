@@ -166,6 +166,7 @@ def test_generated_crystals_are_kept_found_changed_removed_and_brought_back(worl
     assert kept[0].provenance["checkpoint"] == "tiny"
     assert kept[0].provenance["settings"]["seed"] == 5
     assert kept[0].provenance["settings"]["tries"] == 2
+    assert kept[0].provenance["settings"]["exchange"] is True
     assert kept[0].z.shape == (16,)
 
     later = opened("views/library.py")  # another session, as after a restart
@@ -192,6 +193,7 @@ def test_an_optimised_entry_opens_its_page_with_its_settings(world: World, mode:
     at = reopened()
     assert [t.value for t in at.title] == ["Optimise"]
     assert at.session_state["goal"] == "Maximise" and at.number_input(key="seed").value == 9
+    assert not at.toggle(key="exchange").value  # it was made before there was this
     if not guided:  # the tiny checkpoint has no flow, so guided draws are not offered
         assert at.number_input(key="steps-ascent").value == 123
         assert at.number_input(key="pull").value == 0.5

@@ -9,7 +9,7 @@ import pytest
 
 from cdvae_core import CDVAE
 from cdvae_core.checkpoint import is_baseline, read_config
-from cdvae_core.consistency import exchanged
+from cdvae_core.consistency import mended
 from cdvae_core.crystal import Crystal
 from cdvae_core.data.cache import open_split
 from cdvae_core.encode import encode_split
@@ -38,5 +38,5 @@ def test_its_encoder_knows_where_the_elements_of_a_perovskite_belong() -> None:
     for i, z in enumerate(encode_split(model, test, range(10))):
         true = test.crystal(i)
         numbers = order.permutation(true.atomic_numbers)
-        mended = exchanged(model, z, Crystal(numbers, true.frac_coords, true.lattice))
-        assert match(mended, true) < 0.01
+        found = mended(model, z, Crystal(numbers, true.frac_coords, true.lattice))
+        assert match(found, true) < 0.01

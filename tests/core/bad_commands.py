@@ -50,6 +50,8 @@ def commands(checkpoint: str) -> dict[str, list[str]]:
         "sample: out in a file": [*sample, "--out", "notes.txt/out"],
         "sample: out missing": sample,
         "sample: device": ["sample", checkpoint, "--out", "out", "--device", "toaster"],
+        "sample: way of several": [*sample, "--out", "out", "--trajectory", "--tries", "2"],
+        "sample: way of exchanged": [*sample, "--out", "out", "--trajectory", "--exchange"],
         "sample: no GPU": ["sample", checkpoint, "--out", "out", "--device", "cuda:9"],
         "reconstruct: dataset": [*recon, "--dataset", "nothing"],
         "reconstruct: not built": [*recon, "--dataset", "carbon_24"],

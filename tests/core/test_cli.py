@@ -114,9 +114,11 @@ def test_reconstruct(trained: Path, project: Path) -> None:
     out = project / "reconstructed"
     said = cdvae(
         project, "reconstruct", str(trained), "--dataset", "mine", "--split", "train",
-        "-n", "2", "--k", "2", "--from", "z", "--device", "cpu", "--out", str(out),
+        "-n", "2", "--k", "2", "--from", "z", "--tries", "2", "--exchange", "--device", "cpu",
+        "--out", str(out),
     )  # fmt: skip
     manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["tries"] == 2 and manifest["exchange"] is True
     assert len(manifest["crystals"]) == 4 and len(manifest["ids"]) == 2
     assert 0 <= manifest["match_rate"] <= 1
     assert "of 2" in said and "StructureMatcher" in said
@@ -293,6 +295,8 @@ SAYS = {
     "sample: out not empty": "full",
     "sample: out in a file": "notes.txt",
     "sample: device": "toaster",
+    "sample: way of several": "--tries",
+    "sample: way of exchanged": "--exchange",
     "sample: no GPU": "cuda:9",
     "reconstruct: dataset": "nothing",
     "reconstruct: not built": "cdvae data build",

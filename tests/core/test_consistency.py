@@ -9,10 +9,11 @@ import pytest
 import torch
 from examples import perovskites, small_model
 
-from cdvae_core.consistency import Consistency, distance, exchanged, nearest
+from cdvae_core.consistency import Consistency, distance, mended, nearest
 from cdvae_core.crystal import Crystal, CrystalBatch
 from cdvae_core.data.preprocess import crystal_nn_edges
 from cdvae_core.decode import Given, decode
+from cdvae_core.encode import encode_alike, encode_crystal
 from cdvae_core.errors import ConfigError
 from cdvae_core.graph import MultiGraph
 from cdvae_core.langevin import Schedule
@@ -97,20 +98,20 @@ def test_a_wrong_arrangement_is_exchanged_back(
     for true in perovskites(4):
         z = latent(model, true)
         for order in ([1, 0, 2, 3, 4], [2, 1, 0, 3, 4], [1, 2, 0, 3, 4]):  # the last takes two
-            mended = exchanged(model, z, exchange(true, order))
-            assert np.array_equal(mended.atomic_numbers, true.atomic_numbers)
-            assert np.array_equal(mended.frac_coords, true.frac_coords)
+            found = mended(model, z, exchange(true, order))
+            assert np.array_equal(found.atomic_numbers, true.atomic_numbers)
+            assert np.array_equal(found.frac_coords, true.frac_coords)
 
 
 def test_what_is_right_or_cannot_be_encoded_stays(model: CDVAE) -> None:
     [one] = perovskites(1)
     z = latent(model, one)
-    assert exchanged(model, z, one) is one
+    assert mended(model, z, one) is one
     knot = Crystal(one.atomic_numbers, 1e-3 * one.frac_coords, one.lattice)
-    assert exchanged(model, z, knot) is knot
+    assert mended(model, z, knot) is knot
     diamond = Crystal(np.array([6, 6]), np.array([[0, 0, 0], [0.25, 0.25, 0.25]]),
                       1.78 * (np.ones((3, 3)) - np.eye(3)))  # fmt: skip
-    assert exchanged(model, z, diamond) is diamond
+    assert mended(model, z, diamond) is diamond
 
 
 def test_a_decoding_can_be_exchanged(model: CDVAE) -> None:
@@ -121,10 +122,23 @@ def test_a_decoding_can_be_exchanged(model: CDVAE) -> None:
         steps = decode(model, z, ["a", "b", "c"], SHORT, 0, given=given, consistency=asked)
         return [d.crystal for _, done in steps for d in done]
 
+    moved = 0
     for one, before, after in zip(
         z, decoded(Consistency()), decoded(Consistency(exchange=True)), strict=True
     ):
         assert before is not None and after is not None
+        moved += not np.array_equal(before.atomic_numbers, after.atomic_numbers)
         assert sorted(before.atomic_numbers) == sorted(after.atomic_numbers)
         assert np.array_equal(before.frac_coords, after.frac_coords)
-        assert distance(model, one, after) <= distance(model, one, before)
+        assert np.array_equal(after.atomic_numbers, mended(model, one, before).atomic_numbers)
+    assert moved
+
+
+def test_arrangements_are_encoded_together_as_one_by_one(model: CDVAE) -> None:
+    [one] = perovskites(1)
+    bonds = crystal_nn_edges(one)
+    many = [exchange(one, [i % 5, *(j for j in range(5) if j != i % 5)]) for i in range(1100)]
+    together = encode_alike(model, many, bonds)  # more than are encoded at once
+    for place in (0, 1, 4, 999, 1000, 1099):
+        alone = encode_crystal(model, many[place], bonds)
+        torch.testing.assert_close(together[place], alone, atol=1e-4, rtol=1e-4)
