@@ -47,7 +47,6 @@ REPORTS = {
     "reconstruction": "reconstructed",
     "reconstruction_exchange": "exchanged",
     "reconstruction_tries": "chosen",
-    "reconstruction_tries_exchange": "mended",
     "generation": "generated",
     "generation_gaussian": "as_paper",
     "generation_many": "as_many",
@@ -101,11 +100,9 @@ def commands(
     """
     model = f"checkpoints/{name}"
     of_test = f"{model} --dataset {dataset} --split test -n {n} --schedule fast --seed 0"
-    ways = {"reconstructed": ""} | (
-        {"exchanged": " --exchange", "mended": f" --tries {tries} --exchange"}
-        if several_elements
-        else {"chosen": f" --tries {tries}"}
-    )
+    ways = {"reconstructed": ""}
+    ways |= {"exchanged": " --exchange"} if several_elements else {}
+    ways |= {"chosen": f" --tries {tries}"}
     scored = f"--reference {dataset}:test --cutoffs {cutoffs(dataset)}"
     as_many = [
         f"cdvae sample {model} -n {many} --schedule fast --seed 0 --out as_many",
@@ -198,7 +195,7 @@ def failed(scratch: Path, out: Path) -> str:
     """The card's section on what did not come back, with its picture; the old one if not tried."""
     tried = [
         scratch / name
-        for name in ("mended", "chosen", "exchanged", "reconstructed")
+        for name in ("chosen", "exchanged", "reconstructed")
         if (scratch / name).is_dir()
     ]
     if not tried:
@@ -361,7 +358,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="crystals to generate")
     parser.add_argument("--many", type=int, default=0, help="to generate again: the paper's 10,000")
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
-    parser.add_argument("--tries", type=int, default=8, help="of which one is kept")
+    parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
     parser.add_argument("--only", default="", help="measure what has this word, keep the rest")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()

@@ -38,6 +38,6 @@ def consistency_controls() -> Consistency:
     exchange = st.toggle(
         "Exchange elements", True, key="exchange", persist_state="session",
         help="Where two elements in each other's place bring the crystal's own latent nearer, they "
-        "are exchanged. Costs less than another try.",
+        "are exchanged. For a single try: eight leave nothing to mend.",
     )  # fmt: skip
     return Consistency(int(tries), exchange)

@@ -37,7 +37,6 @@ VARIANTS = {  # of a shipped report, after its task: generation_gaussian is from
     "many": "as many as the paper",
     "exchange": "elements exchanged",
     "tries": "most consistent of several",
-    "tries_exchange": "most consistent, exchanged",
     "flow": "ascent in the flow",
     "guided": "guided",
 }
