@@ -57,10 +57,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     schedule, seed = sampler_controls()
     consistency = consistency_controls()
     if st.button("Walk", type="primary", icon=":material/route:", disabled=not ready):
-        way = interpolate.points(
-            [s.z for s in ends], kind, int(between), steps=int(steps),
-            length=length, seed=seed,
-        )  # fmt: skip
+        way = interpolate.points([s.z for s in ends], kind, int(between), steps=int(steps),
+                                 length=length, seed=seed)  # fmt: skip
         started = interpolate.start(
             cache.model(info), way, schedule=schedule, seed=seed, consistency=consistency,
             judge=cache.judge(info),
