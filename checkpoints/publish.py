@@ -100,9 +100,9 @@ def commands(
     """
     model = f"checkpoints/{name}"
     of_test = f"{model} --dataset {dataset} --split test -n {n} --schedule fast --seed 0"
-    ways = {"reconstructed": ""}
-    ways |= {"exchanged": " --exchange"} if several_elements else {}
-    ways |= {"chosen": f" --tries {tries}"}
+    ways = {"reconstructed": "", "exchanged": " --exchange", "chosen": f" --tries {tries}"}
+    if not several_elements:
+        del ways["exchanged"]
     scored = f"--reference {dataset}:test --cutoffs {cutoffs(dataset)}"
     as_many = [
         f"cdvae sample {model} -n {many} --schedule fast --seed 0 --out as_many",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cdvae_core.data.registry import DATASETS
 from cdvae_core.evaluation import published
-from cdvae_core.evaluation.glossary import MEANINGS, VARIANTS, shown
+from cdvae_core.evaluation.glossary import MEANINGS, VARIANTS, shown, with_variant
 from cdvae_core.evaluation.report import Report, read
 from cdvae_core.files import write_atomically
 
@@ -54,7 +54,7 @@ EMDs of energy and elements than to those of independent draws, the noise floor'
 def titled(checkpoint: str, dataset: str, variant: str) -> str:
     """What a row is called."""
     system = checkpoint.removesuffix(dataset).removesuffix("_")
-    return ", ".join(filter(None, (TITLES[system], VARIANTS[variant])))
+    return with_variant(TITLES[system], variant)
 
 
 def reports(dataset: str, task: str) -> Iterator[tuple[str, Report]]:

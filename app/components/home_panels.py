@@ -18,7 +18,7 @@ from app.services.colouring import readable
 from app.services.datasets import data_card, gallery
 from cdvae_core.errors import CdvaeError
 from cdvae_core.evaluation import published
-from cdvae_core.evaluation.glossary import MEANINGS, VARIANTS, shown
+from cdvae_core.evaluation.glossary import MEANINGS, VARIANTS, shown, with_variant
 
 PAPER = ("perov_5", "carbon_24", "mp_20")  # datasets that the paper reports
 SHOWN = {
@@ -62,25 +62,25 @@ def gallery_row(info: CheckpointInfo) -> None:
 def metric_panel(info: CheckpointInfo) -> None:
     """The checkpoint's figures beside the noise floor and the paper, where its reports ship."""
     own = [
-        (one, words)
+        (one, variant)
         for one in reports.found()[0]
-        for variant, words in VARIANTS.items()
+        for variant in VARIANTS
         if variant != "gaussian"  # the paper's prior is on Compare
-        and one.title == ", ".join(filter(None, (info.name, words)))
+        and one.title == with_variant(info.name, variant)
     ]
     if not own:
         return
     st.header("How good it is", anchor=False)
     rows: list[dict[str, str]] = []
     meanings: dict[str, str] = {}
-    for one, words in sorted(own, key=lambda pair: list(SHOWN).index(pair[0].report.task)):
+    for one, variant in sorted(own, key=lambda pair: list(SHOWN).index(pair[0].report.task)):
         paper = published.rows(one.report.task, one.report.meta["cutoffs"])
         beside = paper.get("CDVAE (paper)", {}) if one.report.meta["network"] in PAPER else {}
         for name in SHOWN[one.report.task]:
             if name in one.report.metrics:
                 rows.append(
                     {
-                        "Task": ", ".join(filter(None, (one.report.task.capitalize(), words))),
+                        "Task": with_variant(one.report.task.capitalize(), variant),
                         "Figure": MEANINGS[name].title,
                         "Here": shown(name, one.report.metrics[name]),
                         "Noise floor": shown(name, one.report.noise_floor.get(name)),

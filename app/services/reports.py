@@ -100,22 +100,16 @@ def _check(report: Report, name: str) -> None:
 
 
 def _places() -> list[tuple[str, Path]]:
+    from cdvae_core.evaluation.glossary import with_variant
+
     shipped = [
-        (", ".join(filter(None, (name, _variant(path)))), path)
+        (with_variant(name, path.stem.partition("_")[2]), path)  # such as generation_gaussian
         for name, folder in checkpoint_folders().items()
         for path in sorted((folder / "reports").glob("*.json"))
     ]
     folders = [Path(p) for p in os.environ.get(EXTRA, "").split(os.pathsep) if p]
     own = [(path.parent.name, path) for f in folders for path in sorted(f.rglob("report.json"))]
     return shipped + own
-
-
-def _variant(report: Path) -> str:
-    """In words: generation_gaussian is from N(0, 1)."""
-    from cdvae_core.evaluation.glossary import VARIANTS
-
-    name = report.stem.partition("_")[2]
-    return VARIANTS.get(name, name)
 
 
 def _read(title: str, path: Path) -> Found:

@@ -50,6 +50,12 @@ _COUNTED = {
 }
 
 
+def with_variant(name: str, variant: str) -> str:
+    """A name and, in words, which of `VARIANTS` it is of; another variant keeps its own word."""
+    words = VARIANTS.get(variant, variant)
+    return f"{name}, {words}" if words else name
+
+
 def counted(counts: dict[str, int]) -> str:
     """How many crystals a figure is over, in words."""
     return ", ".join(f"{value:,} {_COUNTED[name]}" for name, value in counts.items())

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "checkpoints"))
 from examples import crystal, perovskites, prototypes, small_model
 from failures import failures, kind, sentence
-from publish import check_same_weights, pairs
+from publish import check_kept, check_same_weights, commands, pairs, ship_reports
 
 from cdvae_core import checkpoint
 from cdvae_core.decode import Decoded, Folder, settings
@@ -70,3 +70,28 @@ def test_what_is_kept_of_a_card_is_of_the_same_weights(tmp_path: Path) -> None:
     checkpoint.save(small_model(1), tmp_path / "other", half=True)
     with pytest.raises(SystemExit, match="other weights"):
         check_same_weights(tmp_path / "run", tmp_path / "other")
+
+
+def test_a_card_keeps_what_it_has_and_needs_what_it_keeps() -> None:
+    before = dict.fromkeys(commands("m", "perov_like", 9, 9, 9, 2, 99, True), "")
+    check_kept(list(before), before, "as_many")
+    fewer = commands("m", "perov_like", 9, 9, 9, 2, 0, True)
+    with pytest.raises(SystemExit, match=r"would lose a command: .* as_many"):
+        check_kept(fewer, before, "guided")
+    with pytest.raises(SystemExit, match=r"no such command to be kept: .* as_many"):
+        check_kept(list(before), dict.fromkeys(fewer, ""), "guided")
+
+
+def test_one_element_has_none_to_exchange() -> None:
+    lines = commands("m", "perov_like", 9, 9, 9, 2, 0, False)
+    assert not [line for line in lines if "exchange" in line]
+
+
+def test_a_report_goes_with_its_command(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "reports"
+    folder.mkdir(parents=True)
+    for name in ("generation_many", "generation"):
+        (folder / f"{name}.json").write_text("{}")
+    lines = commands("m", "perov_like", 9, 9, 9, 2, 0, True)
+    ship_reports(tmp_path, tmp_path / "out", lines, only=True)
+    assert [one.name for one in folder.iterdir()] == ["generation.json"]
