@@ -360,6 +360,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
     parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
     parser.add_argument("--only", default="", help="measure what has this word, keep the rest")
+    parser.add_argument("--without", default="", help="leave out what has this word")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -387,6 +388,8 @@ def main() -> None:
         facts, weights = cdvae_facts(out, config), weights_facts(out)
         several = len(np.unique(open_split(dataset, "test").arrays["atomic_numbers"])) > 1
         lines = commands(out.name, dataset, *counts, arguments.tries, arguments.many, several)
+    if arguments.without:
+        lines = [line for line in lines if arguments.without not in line]
     before = printed_before(out) if arguments.only else {}
     check_kept(lines, before, arguments.only)
     printed = {}
