@@ -91,12 +91,13 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
 
 def commands(
     name: str, dataset: str, n: int, samples: int, starts: int, tries: int, many: int,
-    several_elements: bool,
+    several_elements: bool, prior_steps: int = 0,
 ) -> list[str]:  # fmt: skip
     """What is run for CDVAE and shown in the card, as a person types it.
 
     Args:
         several_elements: whether there are any to exchange.
+        prior_steps: of the flow's training, where they are not the usual ones.
     """
     model = f"checkpoints/{name}"
     of_test = f"{model} --dataset {dataset} --split test -n {n} --schedule fast --seed 0"
@@ -118,7 +119,7 @@ def commands(
     ]
     return [
         *reconstructions,
-        f"cdvae prior {model}",
+        f"cdvae prior {model}" + (f" --steps {prior_steps}" if prior_steps else ""),
         f"cdvae sample {model} -n {samples} --schedule fast --seed 0 --out generated",
         f"cdvae evaluate generation generated {scored}",
         f"cdvae sample {model} -n {samples} --prior gaussian --schedule fast --seed 0 "
@@ -359,6 +360,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=0, help="to generate again: the paper's 10,000")
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
     parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
+    parser.add_argument("--prior-steps", type=int, default=0, help="of the flow's training")
     parser.add_argument("--only", default="", help="measure what has this word, keep the rest")
     parser.add_argument("--without", default="", help="leave out what has this word")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
@@ -387,7 +389,10 @@ def main() -> None:
             ship(out, open_split(dataset, "test"))
         facts, weights = cdvae_facts(out, config), weights_facts(out)
         several = len(np.unique(open_split(dataset, "test").arrays["atomic_numbers"])) > 1
-        lines = commands(out.name, dataset, *counts, arguments.tries, arguments.many, several)
+        lines = commands(
+            out.name, dataset, *counts, arguments.tries, arguments.many, several,
+            arguments.prior_steps,
+        )  # fmt: skip
     if arguments.without:
         lines = [line for line in lines if arguments.without not in line]
     before = printed_before(out) if arguments.only else {}
