@@ -95,3 +95,10 @@ def test_a_report_goes_with_its_command(tmp_path: Path) -> None:
     lines = commands("m", "perov_like", 9, 9, 9, 2, 0, True)
     ship_reports(tmp_path, tmp_path / "out", lines, only=True)
     assert [one.name for one in folder.iterdir()] == ["generation.json"]
+
+
+def test_a_card_says_how_long_its_flow_was_trained() -> None:
+    lines = commands("m", "perov_like", 9, 9, 9, 2, 0, True, prior_steps=7)
+    assert [one for one in lines if "prior checkpoints" in one] == [
+        "cdvae prior checkpoints/m --steps 7"
+    ]
