@@ -40,8 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = CDVAE.load(arguments.checkpoint)
     split = open_split(model.provenance["dataset"], "val")
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    places = chosen[: arguments.n].sort().values.tolist()
+    places = split.some(arguments.n, torch.Generator().manual_seed(0))
     true = [split.crystal(i) for i in places]
     names = [split.ids[i] for i in places]
     z = encode_split(model, split, places, None)

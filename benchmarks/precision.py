@@ -49,8 +49,7 @@ def main() -> None:
         parser.error(f"{arguments.checkpoint} is in half precision already: take a run's model")
     model = CDVAE.load(arguments.checkpoint)
     split = open_split(model.provenance["dataset"], "test")
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    places = chosen[: arguments.n].sort().values.tolist()
+    places = split.some(arguments.n, torch.Generator().manual_seed(0))
     true = [split.crystal(i) for i in places]
     names = [split.ids[i] for i in places]
     mu, whole = torch.empty(0), np.empty(0)

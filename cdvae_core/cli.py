@@ -267,7 +267,7 @@ def reconstruct(
             here, checkpoint, device, "checkpoint", "dataset", "out", "split", "n", "seed", "device"
         )
         source = open_split(dataset, split)
-        chosen = _some_of(source, n, torch.Generator().manual_seed(seed))
+        chosen = source.some(n, torch.Generator().manual_seed(seed))
         folder, made = reconstruct_baseline(system, checkpoint, out, dataset, source, chosen, seed)
         found = _keep(made, len(chosen), out)
         _report(found, [source.crystal(i) for i in chosen], 1, folder)
@@ -283,7 +283,7 @@ def reconstruct(
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
     generator = torch.Generator().manual_seed(seed)
-    chosen = _some_of(source, n, generator)
+    chosen = source.some(n, generator)
     z = encode_split(model, source, chosen, generator if start == "z" else None)
     z = z.to(model.device).repeat_interleave(k, 0)
     names = [f"{split}-{i:05d}-{try_}" for i in chosen for try_ in range(k)]
@@ -562,19 +562,12 @@ def _dataset_of(model: CDVAE | Baseline, given: str | None) -> str:
     return known
 
 
-def _some_of(split: CachedSplit, n: int | None, generator: Generator) -> list[int]:
-    """So many places of a split, drawn at random, in order; all if None."""
-    import torch
-
-    return torch.randperm(len(split), generator=generator)[:n].sort().values.tolist()
-
-
 def _enough_of(split: CachedSplit, n: int, generator: Generator) -> list[int]:
-    """As `_some_of`, where there are so many."""
+    """As `CachedSplit.some`, where there are so many."""
     if n > len(split):
         name = f"{split.info.dataset} {split.info.split}"
         raise ConfigError(f"{name} has {len(split)} crystals: -n {n} is too many")
-    return _some_of(split, n, generator)
+    return split.some(n, generator)
 
 
 def _is_baseline(checkpoint: Path) -> bool:

@@ -115,6 +115,10 @@ class CachedSplit:
     def _first_edge(self) -> np.ndarray:
         return _starts(self.arrays["num_edges"])
 
+    def some(self, n: int | None, generator: torch.Generator) -> list[int]:
+        """So many places in the split, drawn at random, in order; all if None."""
+        return torch.randperm(len(self), generator=generator)[:n].sort().values.tolist()
+
     def crystal(self, i: int) -> Crystal:
         """Crystal `i` of the split in double precision."""
         first = self._first_atom[i]
