@@ -339,13 +339,18 @@ def check_same_weights(trained: Path, out: Path) -> None:
         raise SystemExit(f"{out} has other weights: leave out --only")
 
 
-def check_kept(lines: Sequence[str], before: dict[str, str], only: str) -> None:
+def is_measured(line: str, only: Sequence[str]) -> bool:
+    """Whether a command is run, and what it printed before is not kept."""
+    return not only or any(words in line for words in only)
+
+
+def check_kept(lines: Sequence[str], before: dict[str, str], only: Sequence[str]) -> None:
     """Before anything is measured: whether the card has what is kept, and loses nothing."""
     for line in before:
-        if only not in line and line not in lines:
+        if not is_measured(line, only) and line not in lines:
             raise SystemExit(f"the card would lose a command: {line}")
     for line in lines:
-        if only not in line and line not in before:
+        if not is_measured(line, only) and line not in before:
             raise SystemExit(f"the card has no such command to be kept: {line}")
 
 
@@ -361,7 +366,10 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
     parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
     parser.add_argument("--prior-steps", type=int, default=0, help="of the flow's training")
-    parser.add_argument("--only", default="", help="measure what has this word, keep the rest")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WORDS",
+        help="measure commands with any of these in them, keep the rest",
+    )  # fmt: skip
     parser.add_argument("--without", default="", help="leave out what has this word")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()
@@ -400,8 +408,8 @@ def main() -> None:
     printed = {}
     with tempfile.TemporaryDirectory() as scratch:
         for line in lines:
-            measured = arguments.only in line
-            printed[line] = run(line, out.name, out, scratch) if measured else before[line]
+            anew = is_measured(line, arguments.only)
+            printed[line] = run(line, out.name, out, scratch) if anew else before[line]
             print(printed[line], flush=True)
         ship_reports(Path(scratch), out, lines, bool(arguments.only))
         missed = failed(Path(scratch), out)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "checkpoints"))
 from examples import crystal, perovskites, prototypes, small_model
 from failures import failures, kind, sentence
-from publish import check_kept, check_same_weights, commands, pairs, ship_reports
+from publish import check_kept, check_same_weights, commands, is_measured, pairs, ship_reports
 
 from cdvae_core import checkpoint
 from cdvae_core.decode import Decoded, Folder, settings
@@ -74,12 +74,19 @@ def test_what_is_kept_of_a_card_is_of_the_same_weights(tmp_path: Path) -> None:
 
 def test_a_card_keeps_what_it_has_and_needs_what_it_keeps() -> None:
     before = dict.fromkeys(commands("m", "perov_like", 9, 9, 9, 2, 99, True), "")
-    check_kept(list(before), before, "as_many")
+    check_kept(list(before), before, ["as_many"])
     fewer = commands("m", "perov_like", 9, 9, 9, 2, 0, True)
     with pytest.raises(SystemExit, match=r"would lose a command: .* as_many"):
-        check_kept(fewer, before, "guided")
+        check_kept(fewer, before, ["guided", "in_flow"])
     with pytest.raises(SystemExit, match=r"no such command to be kept: .* as_many"):
-        check_kept(list(before), dict.fromkeys(fewer, ""), "guided")
+        check_kept(list(before), dict.fromkeys(fewer, ""), ["guided"])
+
+
+def test_what_is_measured_has_any_of_the_words() -> None:
+    lines = commands("m", "perov_like", 9, 9, 9, 2, 0, True)
+    anew = [line for line in lines if is_measured(line, ["cdvae prior", "guided"])]
+    assert anew == [lines[6], *lines[-2:]]
+    assert all(is_measured(line, []) for line in lines)
 
 
 def test_one_element_has_none_to_exchange() -> None:
