@@ -171,7 +171,8 @@ def sample(
     from cdvae_core.prior import Condition, draw
 
     consistency = Consistency(tries, exchange)
-    _check_trajectory(trajectory, consistency)
+    if trajectory:
+        consistency.check_as_decoded()  # before a folder is made
     if scheduler is not None:
         if trajectory:
             raise ConfigError("--trajectory keeps steps on this machine: leave out --scheduler")
@@ -279,7 +280,8 @@ def reconstruct(
     if draw_n and {"N", "composition"} & set(whats):
         raise ConfigError("--draw-n draws N: then only the lattice can be --given")
     consistency = Consistency(tries, exchange)
-    _check_trajectory(trajectory, consistency)
+    if trajectory:
+        consistency.check_as_decoded()  # before a folder is made
     model, plan = _load(checkpoint, schedule, device, compiled)
     source = open_split(dataset, split)
     generator = torch.Generator().manual_seed(seed)
@@ -637,15 +639,6 @@ def _report(
     typer.echo(f"of {len(found)} decodings: {shares}")
     typer.echo(f"no match only because elements changed places: {100 * swapped:.1f} %")
     typer.echo(f"{result}{of}, StructureMatcher stol 0.5, angle_tol 10, ltol 0.3")
-
-
-def _check_trajectory(trajectory: bool, consistency: Consistency) -> None:
-    """Before a folder is made."""
-    if trajectory and (consistency.tries > 1 or consistency.exchange):
-        raise ConfigError(
-            "a trajectory is of one decoding as it is: leave out --trajectory, or --tries and "
-            "--exchange"
-        )
 
 
 def _load(checkpoint: Path, schedule: str, device: str, compiled: bool) -> tuple[CDVAE, Schedule]:

@@ -49,6 +49,18 @@ class Consistency:
         if self.tries < 1:
             raise ConfigError(f"tries is {self.tries}, but must be at least 1")
 
+    def check_as_decoded(self) -> None:
+        """Where a trajectory is kept, which is of one decoding as it is.
+
+        Raises:
+            ConfigError: there are several, or exchanges.
+        """
+        if self != AS_DECODED:
+            raise ConfigError(
+                "a trajectory is of one decoding as it is: leave out --trajectory, or --tries and "
+                "--exchange"
+            )
+
     def choose(
         self, model: CDVAE, z: Float[Tensor, " latent"], made: Sequence[tuple[Crystal | None, str]]
     ) -> tuple[Crystal | None, str]:

@@ -228,8 +228,8 @@ def decode(
     Raises:
         ConfigError: trajectories together with tries or exchanges.
     """
-    if trajectory and consistency != AS_DECODED:
-        raise ConfigError("a trajectory is of one decoding as it is")
+    if trajectory:
+        consistency.check_as_decoded()
     tries = consistency.tries
     try:
         for number, part in enumerate(_parts(len(z), batch_size, tries)):
