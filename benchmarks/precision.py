@@ -42,6 +42,7 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", help="folder of a CDVAE, with weights in float32")
     parser.add_argument("-n", type=int, default=300, help="test crystals")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     stored = load_file(Path(arguments.checkpoint) / "model.safetensors").values()
@@ -60,7 +61,8 @@ def main() -> None:
         now = rounded(model, precision)
         z = encode_split(now, split, places, None)
         schedule = Schedule.named("fast", now.config.noise)
-        made = [item.crystal for _, done in decode(now, z, names, schedule, 0) for item in done]
+        steps = decode(now, z, names, schedule, arguments.seed)
+        made = [item.crystal for _, done in steps for item in done]
         found: Reconstruction = reconstruction([[one] for one in made], true)
         hit = np.isfinite(found.best)
         if precision is torch.float32:
