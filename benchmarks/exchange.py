@@ -11,19 +11,13 @@ two only. Test crystals are left for the cards.
 from __future__ import annotations
 
 import argparse
-from unittest import mock
 
 import numpy as np
 import torch
+from decodings import there_and_back
 
-from cdvae_core import consistency
-from cdvae_core.consistency import Consistency
-from cdvae_core.crystal import Crystal
-from cdvae_core.data.cache import open_split
-from cdvae_core.decode import decode
-from cdvae_core.encode import encode_split
-from cdvae_core.langevin import Schedule
-from cdvae_core.metrics.reconstruction import Reconstruction, reconstruction
+from cdvae_core.consistency import Consistency, mended
+from cdvae_core.metrics.reconstruction import reconstruction
 from cdvae_core.model import CDVAE
 
 BOUNDS = (0.0, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
@@ -39,39 +33,23 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = CDVAE.load(arguments.checkpoint)
-    split = open_split(model.provenance["dataset"], "val")
-    places = split.some(arguments.n, torch.Generator().manual_seed(0))
-    true = [split.crystal(i) for i in places]
-    names = [split.ids[i] for i in places]
-    z = encode_split(model, split, places, None)
-    schedule = Schedule.named("fast", model.config.noise)
-    made = [
-        item.crystal
-        for _, done in decode(
-            model, z, names, schedule, 0, consistency=Consistency(arguments.tries)
-        )
-        for item in done
-    ]
-    whole = np.empty(0)
+    true, z, made = there_and_back(
+        model, "val", arguments.n, consistency=Consistency(arguments.tries)
+    )
+    before = np.isfinite(reconstruction([[one] for one in made], true).best)
     print("bound  changed  match    RMSE  mended broken", flush=True)
     for bound in BOUNDS:
-        with mock.patch.object(consistency, "_NEARER", bound):
-            after = [exchanged(model, row, one) for row, one in zip(z, made, strict=True)]
-        found: Reconstruction = reconstruction([[one] for one in after], true)
+        after = [one and mended(model, row, one, bound) for row, one in zip(z, made, strict=True)]
+        found = reconstruction([[one] for one in after], true)
         hit = np.isfinite(found.best)
-        whole = whole if len(whole) else hit
         changed = sum(one is not other for one, other in zip(after, made, strict=True))
         metrics = found.metrics()
         print(
             f"{bound:5.2f} {changed:8} {metrics['match_rate_ungated']:6.3f} "
-            f"{metrics['rms_dist_ungated']:7.4f} {int((hit & ~whole).sum()):7} "
-            f"{int((whole & ~hit).sum()):6}",
+            f"{metrics['rms_dist_ungated']:7.4f} {int((hit & ~before).sum()):7} "
+            f"{int((before & ~hit).sum()):6}",
             flush=True,
         )
-
-
-def exchanged(model: CDVAE, z: torch.Tensor, crystal: Crystal | None) -> Crystal | None:
-    return None if crystal is None else consistency.mended(model, z, crystal)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from decodings import there_and_back
 from safetensors.torch import load_file
 
-from cdvae_core.data.cache import open_split
-from cdvae_core.decode import decode
-from cdvae_core.encode import encode_split
-from cdvae_core.langevin import Schedule
-from cdvae_core.metrics.reconstruction import Reconstruction, reconstruction
+from cdvae_core.metrics.reconstruction import reconstruction
 from cdvae_core.model import CDVAE
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -49,21 +46,14 @@ def main() -> None:
     if any(tensor.dtype == torch.float16 for tensor in stored):
         parser.error(f"{arguments.checkpoint} is in half precision already: take a run's model")
     model = CDVAE.load(arguments.checkpoint)
-    split = open_split(model.provenance["dataset"], "test")
-    places = split.some(arguments.n, torch.Generator().manual_seed(0))
-    true = [split.crystal(i) for i in places]
-    names = [split.ids[i] for i in places]
     mu, whole = torch.empty(0), np.empty(0)
     print(
         "precision  MB of weights  change of mu  composed   match    RMSE    lost   won", flush=True
     )
     for name, precision in PRECISIONS.items():
         now = rounded(model, precision)
-        z = encode_split(now, split, places, None)
-        schedule = Schedule.named("fast", now.config.noise)
-        steps = decode(now, z, names, schedule, arguments.seed)
-        made = [item.crystal for _, done in steps for item in done]
-        found: Reconstruction = reconstruction([[one] for one in made], true)
+        true, z, made = there_and_back(now, "test", arguments.n, arguments.seed)
+        found = reconstruction([[one] for one in made], true)
         hit = np.isfinite(found.best)
         if precision is torch.float32:
             mu, whole = z, hit

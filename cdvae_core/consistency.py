@@ -26,7 +26,7 @@ from cdvae_core.model import CDVAE
 
 _SHORTEST = 0.5  # Å
 _FEW = 256  # arrangements to compare all: those of five atoms are at most 120
-_NEARER = 0.8  # of the distance: sites of one kind exchange their elements for next to nothing
+NEARER = 0.8  # of the distance: sites of one kind exchange their elements for next to nothing
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class Consistency:
             raise ConfigError(f"tries is {self.tries}, but must be at least 1")
 
     def check_as_decoded(self) -> None:
-        """Where a trajectory is kept, which is of one decoding as it is.
+        """Refuse anything but one decoding as it is, which is all that a trajectory can show.
 
         Raises:
-            ConfigError: there are several, or exchanges.
+            ConfigError: more than one try, or exchanges.
         """
         if self != AS_DECODED:
             raise ConfigError(
-                "a trajectory is of one decoding as it is: leave out --trajectory, or --tries and "
-                "--exchange"
+                "a trajectory shows one decoding as it is: leave out the trajectory, or tries and "
+                "exchange"
             )
 
     def choose(
@@ -89,14 +89,17 @@ def nearest(model: CDVAE, z: Float[Tensor, " latent"], decodings: Sequence[Cryst
     return min(range(len(distances)), key=lambda i: (distances[i], decodings[i] is None))
 
 
-def mended(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal) -> Crystal:
+def mended(
+    model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal, nearer: float = NEARER
+) -> Crystal:
     """The crystal with its elements where the encoder expects them, atoms and cell as they are.
 
     Of all arrangements, where they are few, else of all exchanges of two unlike atoms, the one is
-    taken that brings mu nearest to z, and then the same again, for as long as it comes a fifth
-    nearer. They are compared with the bonds that the crystal has, since CrystalNN would take longer
-    over so many than the decoder does; whether the best of them is nearer is asked with its own.
-    A cell of N atoms has up to N (N - 1) / 2 exchanges to be encoded each time.
+    taken that brings mu nearest to z, and then the same again, for as long as the distance falls
+    below `nearer` times what it was. They are compared with the bonds that the crystal has, since
+    CrystalNN would take longer over so many than the decoder does; whether the best of them is
+    nearer is asked with its own. A cell of N atoms has up to N (N - 1) / 2 exchanges to be encoded
+    each time.
     """
     here, bonds = _encoded(model, z, crystal)
     for _ in range(len(crystal.atomic_numbers) - 1):  # so many exchanges reach every arrangement
@@ -106,7 +109,7 @@ def mended(model: CDVAE, z: Float[Tensor, " latent"], crystal: Crystal) -> Cryst
         mu = encode_alike(model, others, bonds)
         best = others[int((mu - z).norm(dim=1).argmin())]
         there, its_bonds = _encoded(model, z, best)
-        if not there < _NEARER * here:
+        if not there < nearer * here:
             break
         crystal, here, bonds = best, there, its_bonds
     return crystal

@@ -54,6 +54,7 @@ REPORTS = {
     "optimisation_flow": "in_flow",
     "optimisation_guided": "guided",
 }
+OF_THE_FLOW = ("generated", "as_many", "in_flow", "guided")
 KEPT_COLUMNS = ("id", "valid", "density", "num_elements", "energy", "rmse")
 
 
@@ -91,13 +92,13 @@ def draw(logged: dict[str, list[tuple[int, float]]], target: Path) -> None:
 
 def commands(
     name: str, dataset: str, n: int, samples: int, starts: int, tries: int, many: int,
-    several_elements: bool, prior_steps: int = 0,
+    several_elements: bool, prior_steps: int | None = None,
 ) -> list[str]:  # fmt: skip
     """What is run for CDVAE and shown in the card, as a person types it.
 
     Args:
         several_elements: whether there are any to exchange.
-        prior_steps: of the flow's training, where they are not the usual ones.
+        prior_steps: of the flow's training, where they are not the command's own.
     """
     model = f"checkpoints/{name}"
     of_test = f"{model} --dataset {dataset} --split test -n {n} --schedule fast --seed 0"
@@ -162,6 +163,11 @@ def baseline_commands(
     return lines
 
 
+def makes(lines: Sequence[str], folder: str) -> bool:
+    """Whether one of the commands does."""
+    return any(line.endswith(f"--out {folder}") for line in lines)
+
+
 def ship_reports(scratch: Path, out: Path, lines: Sequence[str], only: bool) -> None:
     """The reports of these commands, small: figures, three columns per crystal, some crystals.
 
@@ -174,7 +180,7 @@ def ship_reports(scratch: Path, out: Path, lines: Sequence[str], only: bool) -> 
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
     for name, source in REPORTS.items():
-        if not any(line.endswith(f"--out {source}") for line in lines):
+        if not makes(lines, source):
             for stale in folder.glob(f"{name}.*"):  # of a command that the card has no more
                 stale.unlink()
         made = scratch / f"{source}-report"
@@ -192,20 +198,20 @@ def ship_reports(scratch: Path, out: Path, lines: Sequence[str], only: bool) -> 
             write_frames(folder / f"{name}.extxyz", frames, format="extxyz")
 
 
-def failed(scratch: Path, out: Path) -> str:
-    """The card's section on what did not come back, with its picture; the old one if not tried."""
-    tried = [
-        scratch / name
-        for name in ("chosen", "exchanged", "reconstructed")
-        if (scratch / name).is_dir()
-    ]
-    if not tried:
+def failed(scratch: Path, out: Path, lines: Sequence[str]) -> str:
+    """The card's section on what did not come back, with its picture.
+
+    It is of the best of the card's ways to reconstruct, and the old section where that was not
+    run now.
+    """
+    ways = [way for way in ("chosen", "exchanged", "reconstructed") if makes(lines, way)]
+    if not ways or not (scratch / ways[0]).is_dir():
         before = (out / "card.md").read_text(encoding="utf-8") if (out / "card.md").exists() else ""
         _, title, section = before.partition("## Where it fails\n")
         return title + section.partition("## What it does")[0]
-    count, missed, none = failures(tried[0])
+    count, missed, none = failures(scratch / ways[0])
     (out / "failures.png").unlink(missing_ok=True)
-    text = f"## Where it fails\n\n{sentence(tried[0], count, missed, none)}\n\n"
+    text = f"## Where it fails\n\n{sentence(scratch / ways[0], count, missed, none)}\n\n"
     if missed:
         draw_failures(missed, out / "failures.png")
         text += "![some originals, and what was decoded](failures.png)\n\n"
@@ -265,7 +271,7 @@ def training_facts(known: dict[str, Any], name: str) -> str:
         return "- Nothing was trained: the training split is kept as it is"
     hours = known["training_seconds"] / 3600
     started = known["initialised_from"]
-    if started and name in Path(started).parts[-2:]:
+    if started and any(part.startswith(name) for part in Path(started).parts[-2:]):
         started = "an earlier state of this model"
     begun = f"\n- Begun from the weights of {started}" if started else ""
     recipe = known["recipe"]
@@ -352,6 +358,11 @@ def check_kept(lines: Sequence[str], before: dict[str, str], only: Sequence[str]
     for line in lines:
         if not is_measured(line, only) and line not in before:
             raise SystemExit(f"the card has no such command to be kept: {line}")
+    if any(is_measured(line, only) for line in lines if line.startswith("cdvae prior")):
+        for line in lines:
+            drawn = any(f" {folder}" in line for folder in OF_THE_FLOW)
+            if drawn and not is_measured(line, only):
+                raise SystemExit(f"this would be kept, and is of the flow before: {line}")
 
 
 def main() -> None:
@@ -365,12 +376,14 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=0, help="to generate again: the paper's 10,000")
     parser.add_argument("--starts", type=int, default=100, help="crystals to optimise from")
     parser.add_argument("--tries", type=int, default=8, help="of which one is chosen")
-    parser.add_argument("--prior-steps", type=int, default=0, help="of the flow's training")
+    parser.add_argument(
+        "--prior-steps", type=int, help="of the flow's training [those of `cdvae prior`]"
+    )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="WORDS",
         help="measure commands with any of these in them, keep the rest",
     )  # fmt: skip
-    parser.add_argument("--without", default="", help="leave out what has this word")
+    parser.add_argument("--without", help="leave commands with this word out of the card")
     parser.add_argument("--remark", default="", help="a sentence on what this model is good for")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -412,7 +425,7 @@ def main() -> None:
             printed[line] = run(line, out.name, out, scratch) if anew else before[line]
             print(printed[line], flush=True)
         ship_reports(Path(scratch), out, lines, bool(arguments.only))
-        missed = failed(Path(scratch), out)
+        missed = failed(Path(scratch), out, lines)
     text = card(out, config, facts, weights, printed, arguments.remark, missed)
     write_atomically(out / "card.md", text.encode())
 

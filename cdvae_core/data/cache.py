@@ -116,7 +116,7 @@ class CachedSplit:
         return _starts(self.arrays["num_edges"])
 
     def some(self, n: int | None, generator: torch.Generator) -> list[int]:
-        """So many places in the split, drawn at random, in order; all if None."""
+        """Places of `n` crystals drawn at random, ascending; all if None, or if there are fewer."""
         return torch.randperm(len(self), generator=generator)[:n].sort().values.tolist()
 
     def crystal(self, i: int) -> Crystal:

@@ -165,6 +165,8 @@ def _parquet(table: list[dict[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    names = dict.fromkeys(name for row in table for name in row)  # the first row may lack some
+    columns = {name: [row.get(name) for row in table] for name in names}
     content = BytesIO()
-    pq.write_table(pa.Table.from_pylist(table), content, compression="zstd")
+    pq.write_table(pa.table(columns), content, compression="zstd")
     return content.getvalue()

@@ -341,18 +341,17 @@ def _equal_to_any(
 ) -> list[bool]:
     """Whether each crystal is the same as one of the others."""
     places = diversity.by_formula(their_formulas)
-    result = [False] * len(crystals)
-    asked, arguments = [], []
-    for i, (item, formula) in enumerate(zip(crystals.items, formulas, strict=True)):
+    asked: list[int] = []
+    arguments: list[tuple[Crystal, list[Crystal]]] = []
+    for formula, group in diversity.by_formula(formulas).items():
         alike = (others.items[j] for j in places.get(formula, []))
         near = [other for other in alike if isinstance(other, Crystal)]
-        if not isinstance(item, Crystal) or not near:
-            continue
-        if len(near) > diversity.NEAREST:
-            distances = diversity.average_minimum_distances([item, *near])
-            near = [near[j] for j in diversity.nearest(distances[0], distances[1:])]
-        asked.append(i)
-        arguments.append((item, near))
+        own = {i: item for i in group if isinstance(item := crystals.items[i], Crystal)}
+        if own and near:
+            asked += own
+            few = diversity.candidates(list(own.values()), near)
+            arguments += zip(own.values(), few, strict=True)
+    result = [False] * len(crystals)
     for i, answer in zip(
         asked, run("equals_any", arguments, store, judge.crew, label), strict=True
     ):

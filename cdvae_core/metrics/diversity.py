@@ -51,6 +51,16 @@ def nearest(own: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.linalg.norm(others - own, axis=-1).argsort(kind="stable")[:NEAREST]
 
 
+def candidates(crystals: Sequence[Crystal], others: Sequence[Crystal]) -> list[list[Crystal]]:
+    """For each crystal those of the others that it is compared with; all are of one formula."""
+    if len(others) <= NEAREST:
+        return [list(others) for _ in crystals]
+    theirs = average_minimum_distances(others)
+    return [
+        [others[i] for i in nearest(own, theirs)] for own in average_minimum_distances(crystals)
+    ]
+
+
 def equals_any(crystal: Crystal, candidates: Sequence[Crystal]) -> bool:
     """Whether one of the candidates is the same crystal; they are tried in their order."""
     compare, own = matcher(), to_structure(crystal)

@@ -13,7 +13,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "checkpoints"))
 from examples import crystal, perovskites, prototypes, small_model
 from failures import failures, kind, sentence
-from publish import check_kept, check_same_weights, commands, is_measured, pairs, ship_reports
+from publish import (
+    check_kept,
+    check_same_weights,
+    commands,
+    failed,
+    is_measured,
+    pairs,
+    ship_reports,
+)
 
 from cdvae_core import checkpoint
 from cdvae_core.decode import Decoded, Folder, settings
@@ -80,6 +88,29 @@ def test_a_card_keeps_what_it_has_and_needs_what_it_keeps() -> None:
         check_kept(fewer, before, ["guided", "in_flow"])
     with pytest.raises(SystemExit, match=r"no such command to be kept: .* as_many"):
         check_kept(list(before), dict.fromkeys(fewer, ""), ["guided"])
+
+
+def test_a_card_is_of_one_flow() -> None:
+    lines = commands("m", "perov_like", 9, 9, 9, 2, 99, True)
+    before = dict.fromkeys(lines, "")
+    check_kept(lines, before, ["cdvae prior", "generated", "as_many", "in_flow", "guided"])
+    with pytest.raises(SystemExit, match=r"of the flow before: .* guided"):
+        check_kept(lines, before, ["cdvae prior", "generated", "as_many", "in_flow"])
+
+
+def test_the_section_on_failures_is_of_the_best_way(tmp_path: Path) -> None:
+    """Where only another one was run, the old section stays."""
+    lines = commands("m", "perov_like", 9, 9, 9, 2, 0, True)
+    out = tmp_path / "m"
+    out.mkdir()
+    old = "## Where it fails\n\nOf the 4 crystals in `chosen` none match.\n\n"
+    (out / "card.md").write_text(f"# m\n\n{old}## What it does\n")
+    for way in ("exchanged", "chosen"):
+        folder = Folder(tmp_path / way, settings(Path("model"), 0))
+        folder.reference(perovskites(2), ["a", "b"])
+        folder.add([Decoded(f"test-{i}-0", one) for i, one in enumerate(perovskites(2))])
+        kept = failed(tmp_path, out, lines)
+        assert kept == old if way == "exchanged" else "All 2 crystals of `chosen`" in kept
 
 
 def test_what_is_measured_has_any_of_the_words() -> None:

@@ -93,6 +93,13 @@ def test_impossible_batches(split: CachedSplit, indices, name, message) -> None:
         split.batch(indices, name)
 
 
+def test_some_are_distinct_in_order_and_the_same_again(split: CachedSplit) -> None:
+    some, again = (split.some(3, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert some == again == sorted(set(some)) and len(some) == 3
+    for n in (None, len(split) + 1):
+        assert split.some(n, torch.Generator().manual_seed(1)) == list(range(len(split)))
+
+
 def test_fingerprint_follows_every_part(tmp_path: Path) -> None:
     arrays, info = fake_arrays(5), SplitInfo("toy", "train", notes=("a",))
     seen = {write_split(tmp_path / "x", arrays, info).fingerprint}

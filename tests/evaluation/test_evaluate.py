@@ -73,16 +73,19 @@ def test_a_reconstruction_and_what_it_leaves(reconstructed: Path, tmp_path: Path
 
 
 def test_a_generation_against_a_file_and_a_comparison(tmp_path: Path) -> None:
-    given = csv(tmp_path / "given.csv", [perovskite(4.0), perovskite(4.2, (38, 22, 8))])
+    made = [perovskite(0.8), perovskite(4.0), perovskite(4.2, (38, 22, 8))]
+    given = csv(tmp_path / "given.csv", made)
     reference = csv(tmp_path / "reference.csv", [perovskite(4.0), perovskite(4.0, (20, 22, 8))])
     out = tmp_path / "one"
     cdvae("evaluate", "generation", given, "--reference", reference, "--cutoffs", "perov_5",
           "--out", out)  # fmt: skip
     report = json.loads((out / "report.json").read_text())
-    assert report["counts"] == {"crystals": 2, "reference": 2, "sample": 2}
+    assert report["counts"] == {"crystals": 3, "reference": 2, "sample": 2}
     assert report["metrics"]["metre"] == 0.5 and report["noise_floor"] == {}
     assert report["metrics"]["wdist_prop"] > 0 and report["meta"]["network"] == "perov_5"
     assert report["metrics"].keys() <= MEANINGS.keys()
+    table = pq.read_table(out / "per_structure.parquet").to_pylist()
+    assert [row["energy"] is None for row in table] == [True, False, False]  # the first is invalid
     cdvae("evaluate", "generation", given, "--reference", reference, "--cutoffs", "perov_5",
           "--of", "1", "--out", tmp_path / "part")  # fmt: skip
     part = json.loads((tmp_path / "part" / "report.json").read_text())

@@ -157,6 +157,13 @@ def test_who_equals_whom() -> None:
     assert not diversity.equals_any(given[2], [given[0]])
 
 
+def test_candidates_are_all_or_the_nearest() -> None:
+    others = [perovskite(4.0, 0.01 * i) for i in range(diversity.NEAREST + 5)]
+    few = diversity.candidates([perovskite(4.2, 0.07)], others)[0]
+    assert few[0] is others[7] and len(few) == diversity.NEAREST
+    assert diversity.candidates([others[3]], others[:4]) == [others[:4]]
+
+
 def test_average_minimum_distances_do_not_depend_on_the_cell() -> None:
     one = perovskite(4.0, 0.1)
     double = Crystal(
