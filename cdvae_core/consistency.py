@@ -57,8 +57,8 @@ class Consistency:
         """
         if self != AS_DECODED:
             raise ConfigError(
-                "a trajectory shows one decoding as it is: leave out the trajectory, or tries and "
-                "exchange"
+                "a trajectory shows one decoding as it is: leave out --trajectory, or --tries and "
+                "--exchange"
             )
 
     def choose(

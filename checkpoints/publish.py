@@ -204,14 +204,15 @@ def failed(scratch: Path, out: Path, lines: Sequence[str]) -> str:
     It is of the best of the card's ways to reconstruct, and the old section where that was not
     run now.
     """
-    ways = [way for way in ("chosen", "exchanged", "reconstructed") if makes(lines, way)]
-    if not ways or not (scratch / ways[0]).is_dir():
+    ways = ("chosen", "exchanged", "reconstructed")
+    best = next((scratch / way for way in ways if makes(lines, way)), None)
+    if best is None or not best.is_dir():
         before = (out / "card.md").read_text(encoding="utf-8") if (out / "card.md").exists() else ""
         _, title, section = before.partition("## Where it fails\n")
         return title + section.partition("## What it does")[0]
-    count, missed, none = failures(scratch / ways[0])
+    count, missed, none = failures(best)
     (out / "failures.png").unlink(missing_ok=True)
-    text = f"## Where it fails\n\n{sentence(scratch / ways[0], count, missed, none)}\n\n"
+    text = f"## Where it fails\n\n{sentence(best, count, missed, none)}\n\n"
     if missed:
         draw_failures(missed, out / "failures.png")
         text += "![some originals, and what was decoded](failures.png)\n\n"
@@ -355,14 +356,12 @@ def check_kept(lines: Sequence[str], before: dict[str, str], only: Sequence[str]
     for line in before:
         if not is_measured(line, only) and line not in lines:
             raise SystemExit(f"the card would lose a command: {line}")
-    for line in lines:
-        if not is_measured(line, only) and line not in before:
+    new_flow = any(line.startswith("cdvae prior") and is_measured(line, only) for line in lines)
+    for line in (line for line in lines if not is_measured(line, only)):
+        if line not in before:
             raise SystemExit(f"the card has no such command to be kept: {line}")
-    if any(is_measured(line, only) for line in lines if line.startswith("cdvae prior")):
-        for line in lines:
-            drawn = any(f" {folder}" in line for folder in OF_THE_FLOW)
-            if drawn and not is_measured(line, only):
-                raise SystemExit(f"this would be kept, and is of the flow before: {line}")
+        if new_flow and any(f" {folder}" in line for folder in OF_THE_FLOW):
+            raise SystemExit(f"this would be kept, and is of the flow before: {line}")
 
 
 def main() -> None:
